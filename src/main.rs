@@ -1,0 +1,5 @@
+//! The `coeval` command.
+
+fn main() -> std::process::ExitCode {
+    coeval::cli::main()
+}

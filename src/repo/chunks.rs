@@ -1,0 +1,101 @@
+//! The two verbs that everything above the repository uses: read a chunk, write a chunk.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::hint::{ErrorKind, Hint};
+use crate::id::ChunkId;
+
+/// What a chunk is for: decides which pack and block it is gathered into, and how it is
+/// compressed. It has no part in the chunk's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Content of files: blocks of up to 512 KiB.
+    Data,
+    /// Nodes of trees and lists of chunks, read at random: blocks of about 64 KiB, in packs of
+    /// their own, so that walking a tree reads little.
+    Node,
+}
+
+/// Reads chunks by id; every read is verified against the id.
+pub trait ChunkReader: Sync {
+    /// The bytes of a chunk.
+    fn read_chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError>;
+}
+
+/// Stores chunks, each once.
+pub trait ChunkWriter: Sync {
+    /// Stores the bytes unless they are there already, and names them. They are durable when the
+    /// session is committed, not before.
+    fn write_chunk(&self, class: Class, bytes: &[u8]) -> Result<ChunkId, RepoError>;
+}
+
+/// Chunks in memory: for tests, and for finding a root hash without storing anything.
+#[derive(Debug, Default)]
+pub struct MemoryChunks {
+    chunks: Mutex<HashMap<ChunkId, Bytes>>,
+}
+
+impl MemoryChunks {
+    /// How many chunks there are.
+    pub fn len(&self) -> usize {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl ChunkReader for MemoryChunks {
+    fn read_chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError> {
+        self.chunks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
+            .ok_or(RepoError::ChunkMissing { id: *id })
+    }
+}
+
+impl ChunkWriter for MemoryChunks {
+    fn write_chunk(&self, _class: Class, bytes: &[u8]) -> Result<ChunkId, RepoError> {
+        let id = ChunkId::new(*blake3::hash(bytes).as_bytes());
+        self.chunks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(id)
+            .or_insert_with(|| Bytes::copy_from_slice(bytes));
+        Ok(id)
+    }
+}
+
+/// Why the repository could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RepoError {
+    /// No pack holds the chunk.
+    #[error("chunk {} is not in the repository", id.short())]
+    ChunkMissing {
+        /// Which chunk.
+        id: ChunkId,
+    },
+}
+
+impl Hint for RepoError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ChunkMissing { .. } => ErrorKind::Damage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::ChunkMissing { .. } => {
+                Some("see what else is affected with `coeval check --read-data`".to_owned())
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What can be captured, and restored into. A source describes itself as named trees and hands
+//! over each as [`Changes`]; a target takes changes. Neither knows of the repository.
+
+use crate::context::Context;
+use crate::hint::Failure;
+use crate::tree::Changes;
+
+/// Which part of an application a source is: the first folder of its paths in a snapshot.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Tables of records.
+    Database,
+    /// A directory of files.
+    Storage,
+    /// A set of configuration files.
+    Configuration,
+}
+
+impl Kind {
+    /// The folder name: `database`, `storage` or `configuration`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Storage => "storage",
+            Self::Configuration => "configuration",
+        }
+    }
+}
+
+/// What a source is, as of the instant it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Description {
+    /// About the source as a whole, in JSON: a database's engine, schema and sequences; a
+    /// directory's path.
+    pub header: Vec<u8>,
+    /// Its trees, sorted by name. A directory has one, named "".
+    pub trees: Vec<TreeInfo>,
+}
+
+/// One tree of a source: a table, or all files of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeInfo {
+    /// The table's name (with its schema where that is not the default one), or "".
+    pub name: String,
+    /// About the tree, in JSON: a table's columns and key (see `record`); empty for files.
+    pub header: Vec<u8>,
+    /// How many entries to expect, for progress; an estimate.
+    pub estimate: Option<u64>,
+}
+
+/// Something to capture.
+pub trait Source {
+    /// Which part of the application this is.
+    fn kind(&self) -> Kind;
+
+    /// Its name within its kind: `main` of `[database.main]`; unique within a snapshot.
+    fn name(&self) -> &str;
+
+    /// Begins one consistent read and says what there is to read. Until [`Source::end`], all
+    /// trees are read as of the same instant, where the source can do that.
+    fn begin(&mut self, ctx: &Context) -> Result<Description, Failure>;
+
+    /// The changes of one tree since `parent`, or all its entries where `parent` is `None`.
+    /// A source that cannot tell what changed may ignore the parent by giving
+    /// [`Delta::Everything`].
+    ///
+    /// Entries that cannot be read are reported as [`Skipped`](crate::report::Event::Skipped).
+    fn changes<'a>(
+        &'a mut self,
+        tree: &'a TreeInfo,
+        parent: Option<Changes<'a>>,
+        ctx: &'a Context,
+    ) -> Result<Delta<'a>, Failure>;
+
+    /// Ends the consistent read.
+    fn end(&mut self) -> Result<(), Failure>;
+}
+
+/// What [`Source::changes`] hands over.
+#[expect(missing_debug_implementations, reason = "holds streams that have no useful text form")]
+pub enum Delta<'a> {
+    /// All entries: the changes against an empty tree.
+    Everything(Changes<'a>),
+    /// Only what differs from the parent that was given.
+    SinceParent(Changes<'a>),
+}
+
+/// Something to restore into. One restore is `begin`, [`Target::fit`], [`Target::apply`] for every
+/// tree, `finish`, a last look through [`Target::as_source`], and `commit`; everything before
+/// `commit` can be taken back.
+pub trait Target {
+    /// Opens the target for change: a transaction with its locks, a staging folder.
+    fn begin(&mut self, ctx: &Context) -> Result<(), Failure>;
+
+    /// The target's present state, read inside what `begin` opened: what the snapshot before the
+    /// restore is taken from, what differences are computed against, and what is compared at
+    /// the end.
+    fn as_source(&mut self) -> &mut dyn Source;
+
+    /// Makes the target's structure that of `wanted` (tables, columns, types), or refuses with a
+    /// reason. Says whether entries that were there are still there.
+    fn fit(&mut self, wanted: &Description, ctx: &Context) -> Result<Fit, Failure>;
+
+    /// Applies a plan. A tree's changes may be asked for more than once: deletions go child to
+    /// parent, insertions parent to child.
+    fn apply(&mut self, plan: &dyn Plan, ctx: &Context) -> Result<Applied, Failure>;
+
+    /// Makes the changes final, durably.
+    fn commit(&mut self) -> Result<(), Failure>;
+
+    /// Takes everything back since `begin`.
+    fn rollback(&mut self) -> Result<(), Failure>;
+}
+
+/// The changes that a restore will make: the differences between the target's present state and
+/// the snapshot. All that it refers to has been fetched and verified once.
+pub trait Plan {
+    /// The whole source as it is wanted, as its [`Source::begin`] described it on capture.
+    fn wanted(&self) -> &Description;
+
+    /// The trees to change: some or all of `wanted`.
+    fn trees(&self) -> &[TreeInfo];
+
+    /// The changes of one of them. Contents are [`Inline`](crate::tree::Content::Inline) or
+    /// [`Reader`](crate::tree::Content::Reader)s.
+    fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure>;
+}
+
+/// What became of the target's entries when its structure was fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// The structure was right; all entries are as [`Target::as_source`] showed them.
+    Kept,
+    /// The structure was built anew, and every tree is empty.
+    Rebuilt,
+}
+
+/// How much a restore changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Applied {
+    /// Entries that were not there before.
+    pub inserted: u64,
+    /// Entries that were there with another value.
+    pub updated: u64,
+    /// Entries that are gone.
+    pub deleted: u64,
+}

@@ -1,0 +1,71 @@
+//! The one currency of the program: a sorted stream of puts and deletes.
+
+use std::fmt;
+use std::io::Read;
+
+use super::stream::Stream;
+use crate::hint::Failure;
+
+/// Orders the entries of a tree: compared byte by byte. At most 64 KiB.
+pub type Key = Vec<u8>;
+
+/// What a tree holds for a key.
+#[derive(Debug)]
+pub struct Value {
+    /// What is always at hand when the entry is read: a file's metadata. At most 64 KiB.
+    pub head: Vec<u8>,
+    /// What is read only when it is asked for, and may be of any size: a file's bytes, a row.
+    pub content: Content,
+}
+
+/// The bytes of a value, wherever they are.
+pub enum Content {
+    /// At hand. A tree keeps short contents in its own nodes.
+    Inline(Vec<u8>),
+    /// In the repository, as a list of chunks.
+    Stored(Stream),
+    /// Outside of the repository: what a source hands over on capture, and what a target is
+    /// given on restore. Never in a tree.
+    Reader(Box<dyn Read + Send>),
+}
+
+/// One entry of a stream of changes: a put where there is a value, else a delete.
+#[derive(Debug)]
+pub struct Change {
+    /// Which entry.
+    pub key: Key,
+    /// Its new value; `None` deletes it.
+    pub value: Option<Value>,
+}
+
+/// Changes in strictly ascending order of their keys. After an error the stream is over.
+pub type Changes<'a> = Box<dyn Iterator<Item = Result<Change, Failure>> + 'a>;
+
+impl Change {
+    /// Sets the value of a key.
+    pub fn put(key: impl Into<Key>, head: impl Into<Vec<u8>>, content: Content) -> Self {
+        Self { key: key.into(), value: Some(Value { head: head.into(), content }) }
+    }
+
+    /// Removes a key.
+    pub fn delete(key: impl Into<Key>) -> Self {
+        Self { key: key.into(), value: None }
+    }
+}
+
+impl Content {
+    /// No bytes at all.
+    pub const fn empty() -> Self {
+        Self::Inline(Vec::new())
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inline(bytes) => write!(f, "Inline({} bytes)", bytes.len()),
+            Self::Stored(stream) => stream.fmt(f),
+            Self::Reader(_) => f.write_str("Reader"),
+        }
+    }
+}
