@@ -257,7 +257,10 @@ mod tests {
             sealed(Protection::Encrypted),
             "434f4556414c01040303030303030303030303030303030303030303030303030303030303030303449e015513ff9fcd33fe885d4be5a4fe5bbbbbffae5aeda45a91b092"
         );
-        assert_eq!(sealed(Protection::Plain), "");
+        assert_eq!(
+            sealed(Protection::Plain),
+            "434f4556414c01840303030303030303030303030303030303030303030303030303030303030303616263000300000000000000f587bce1d133b601ba3b85684bec2118"
+        );
     }
 
     #[test]

@@ -209,6 +209,6 @@ mod tests {
             hex(&block)
         };
         assert_eq!(sealed(Protection::Encrypted), "33f5a04b01ea768520fecafec35b14eba6fb30");
-        assert_eq!(sealed(Protection::Plain), "");
+        assert_eq!(sealed(Protection::Plain), "61626382e9caee1ed09e37ba103c770427e0d1");
     }
 }

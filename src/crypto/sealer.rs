@@ -153,7 +153,10 @@ mod tests {
             derived(&sealer()),
             ["e51ee05dce9b2268", "cbe6bb7bc9d7341f", "e4eb6876dd7d87244b66e745a6cfde7e"]
         );
-        assert_eq!(derived(&Sealer::plain(REPO)), ["", "", ""]);
+        assert_eq!(
+            derived(&Sealer::plain(REPO)),
+            ["6437b3ac38465133", "fec592fc00ff4c2a", "388b359142ce61344be1cba90206dce0"]
+        );
     }
 
     #[test]
