@@ -43,17 +43,17 @@ fn the_first_create_wins(store: &dyn Backend) {
 }
 
 fn of_many_creators_exactly_one_is_told_new(store: &dyn Backend) {
-    const THREADS: usize = 8;
-    let barrier = Barrier::new(THREADS);
+    const THREADS: u8 = 8;
+    let barrier = Barrier::new(THREADS.into());
     for round in 0..12 {
         let name = format!("sessions/{round}");
-        let winners: Vec<usize> = thread::scope(|scope| {
+        let winners: Vec<u8> = thread::scope(|scope| {
             let threads: Vec<_> = (0..THREADS)
                 .map(|me| {
                     let (name, barrier) = (&name, &barrier);
                     scope.spawn(move || {
                         barrier.wait();
-                        let created = store.create(name, &[me as u8; 4096]).unwrap();
+                        let created = store.create(name, &[me; 4096]).unwrap();
                         // Winner or not: the object is there, and is the winner's for everyone.
                         assert_eq!(store.get(name).unwrap().len(), 4096);
                         (created == Created::New).then_some(me)
@@ -63,7 +63,7 @@ fn of_many_creators_exactly_one_is_told_new(store: &dyn Backend) {
             threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(winners.len(), 1, "round {round}");
-        assert_eq!(store.get(&name).unwrap().as_ref(), [winners[0] as u8; 4096]);
+        assert_eq!(store.get(&name).unwrap().as_ref(), [winners[0]; 4096]);
     }
 }
 
