@@ -4,9 +4,8 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
-use super::NoRandomness;
+use super::error::SealError;
 use super::key::{MasterKey, Purpose};
-use crate::hint::{ErrorKind, Hint};
 
 /// How many bytes sealing adds.
 pub const TAG_LEN: usize = 16;
@@ -104,88 +103,4 @@ fn checksum(associated: &[u8], bytes: &[u8]) -> [u8; TAG_LEN] {
     let mut tag = [0; TAG_LEN];
     hasher.finalize_xof().fill(&mut tag);
     tag
-}
-
-/// Why something could not be sealed.
-#[derive(Debug, thiserror::Error)]
-pub enum SealError {
-    /// No salt could be made.
-    #[error(transparent)]
-    NoRandomness(#[from] NoRandomness),
-    /// AES-GCM seals at most 64 GiB at once.
-    #[error("{0} bytes are too many to seal at once")]
-    TooLarge(usize),
-    /// The block numbers of a pack are used up.
-    #[error("a pack holds at most 4294967295 blocks")]
-    TooManyBlocks,
-}
-
-impl Hint for SealError {}
-
-/// Why something sealed could not be opened. Names the object as the repository does.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// The block is not what was sealed under this number, kind, pack and repository.
-    #[error("block {number} is damaged or not from this repository")]
-    Block {
-        /// The number of the block within its pack; [`super::FOOTER_NUMBER`] is the footer.
-        number: u32,
-    },
-    /// The object is not what was sealed under this name, kind and repository.
-    #[error("`{object}` is damaged or not from this repository")]
-    Object {
-        /// Its name.
-        object: String,
-    },
-    /// The object does not begin as an object of a repository.
-    #[error("`{object}` is not an object of a coeval repository")]
-    NotAnObject {
-        /// Its name.
-        object: String,
-    },
-    /// A newer program wrote it.
-    #[error("`{object}` has format version {version}; this program reads version 1")]
-    Version {
-        /// Its name.
-        object: String,
-        /// The version found.
-        version: u8,
-    },
-    /// The object is of another kind than its name says.
-    #[error("`{object}` holds an object of another kind")]
-    Kind {
-        /// Its name.
-        object: String,
-    },
-    /// An object in the clear in an encrypted repository: someone may have put it there.
-    #[error("`{object}` is not encrypted although the repository is")]
-    NotEncrypted {
-        /// Its name.
-        object: String,
-    },
-    /// An encrypted object in a repository without encryption.
-    #[error("`{object}` is encrypted although the repository is not")]
-    Encrypted {
-        /// Its name.
-        object: String,
-    },
-}
-
-impl Hint for OpenError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Version { .. } => ErrorKind::Failed,
-            _ => ErrorKind::Damage,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Version { .. } => "use the newer program that wrote the repository".to_owned(),
-            Self::NotEncrypted { .. } => {
-                "do not trust the store: find out who wrote the object before going on".to_owned()
-            }
-            _ => "see what is affected with `coeval check --read-data`".to_owned(),
-        })
-    }
 }

@@ -13,6 +13,7 @@
 //! `docs/FORMAT.md` has the byte tables.
 
 mod cipher;
+mod error;
 mod key;
 mod object;
 mod pack;
@@ -20,21 +21,17 @@ mod sealer;
 mod slot;
 mod unlock;
 
-pub use cipher::{OpenError, Protection, SealError, TAG_LEN};
+pub use cipher::{Protection, TAG_LEN};
+pub use error::{KeyError, NoRandomness, OpenError, SealError};
 pub use key::MasterKey;
 pub use object::{ObjectKind, padme};
 pub use pack::{FOOTER_NUMBER, PackOpener, PackSealer};
 pub use sealer::Sealer;
-pub use slot::{KdfCost, KeyError, Slot, SlotKind, unlock};
+pub use slot::{KdfCost, Slot, SlotKind, unlock};
 pub use unlock::{KeyFile, RecoveryKey, Unlock};
 
 /// Version of the layouts of this room; part of everything that is authenticated.
 pub const FORMAT_VERSION: u8 = 1;
-
-/// The operating system gave no random bytes. Nothing secret may be made without them.
-#[derive(Debug, thiserror::Error)]
-#[error("the operating system gave no random bytes ({0})")]
-pub struct NoRandomness(getrandom::Error);
 
 /// Fresh random bytes of the operating system; there is no other source of randomness.
 pub fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {

@@ -5,7 +5,8 @@
 //! can stand in for another.
 
 use super::FORMAT_VERSION;
-use super::cipher::{Cipher, OpenError, Protection, SealError, TAG_LEN};
+use super::cipher::{Cipher, Protection, TAG_LEN};
+use super::error::{OpenError, SealError};
 use super::key::Purpose;
 use crate::id::RepoId;
 
@@ -95,7 +96,8 @@ pub(super) fn seal(
     };
     let length = bytes.len() as u64;
     let padded = usize::try_from(padme(length + LENGTH_LEN as u64))
-        .map_err(|_| SealError::TooLarge(bytes.len()))?;
+        .ok()
+        .ok_or(SealError::TooLarge(bytes.len()))?;
     let mut object = Vec::with_capacity(HEADER_LEN + padded + TAG_LEN);
     object.extend_from_slice(MAGIC);
     object.extend_from_slice(&[FORMAT_VERSION, place.kind.code() | flag]);

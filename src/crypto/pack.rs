@@ -1,7 +1,8 @@
 //! Sealing the blocks of a pack: one key per pack, the block's number as nonce.
 
 use super::FORMAT_VERSION;
-use super::cipher::{Cipher, OpenError, SealError};
+use super::cipher::Cipher;
+use super::error::{OpenError, SealError};
 use crate::id::RepoId;
 
 /// The number under which the footer of a pack is sealed: known without having read the pack.
@@ -114,12 +115,13 @@ mod tests {
         for sealer in sealers() {
             let mut pack = sealer.pack_sealer().unwrap();
             let opener = sealer.pack_opener(pack.salt());
-            for number in 0..3 {
-                let mut block = vec![number as u8; 1000 * number as usize];
-                assert_eq!(pack.seal(1, &mut block).unwrap(), number);
-                assert_eq!(block.len(), 1000 * number as usize + super::super::TAG_LEN);
-                let opened = opener.open(number, 1, block).unwrap();
-                assert_eq!(opened, vec![number as u8; 1000 * number as usize]);
+            for number in 0..3_u8 {
+                let len = 1000 * usize::from(number);
+                let mut block = vec![number; len];
+                assert_eq!(pack.seal(1, &mut block).unwrap(), number.into());
+                assert_eq!(block.len(), len + super::super::TAG_LEN);
+                let opened = opener.open(number.into(), 1, block).unwrap();
+                assert_eq!(opened, vec![number; len]);
             }
             let mut footer = b"footer".to_vec();
             pack.seal_footer(2, &mut footer).unwrap();

@@ -4,7 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::cipher::{Cipher, OpenError, Protection, SealError};
+use super::cipher::{Cipher, Protection};
+use super::error::{OpenError, SealError};
 use super::key::{MasterKey, Purpose};
 use super::object::{self, ObjectKind};
 use super::pack::{PackOpener, PackSealer};

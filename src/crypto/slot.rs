@@ -4,10 +4,10 @@
 use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
-use super::cipher::{Cipher, SealError, TAG_LEN};
+use super::cipher::{Cipher, TAG_LEN};
+use super::error::KeyError;
 use super::unlock::Unlock;
-use super::{FORMAT_VERSION, MasterKey, NoRandomness, random};
-use crate::hint::{ErrorKind, Hint};
+use super::{FORMAT_VERSION, MasterKey, random};
 use crate::id::KeyId;
 use crate::time::Timestamp;
 
@@ -331,114 +331,11 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
     std::array::from_fn(|i| hash.as_bytes()[i])
 }
 
-/// Why a key, or a slot, cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// No salt or key could be made.
-    #[error(transparent)]
-    NoRandomness(#[from] NoRandomness),
-    /// Sealing failed.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// Argon2 refused.
-    #[error("cannot derive a key from the password")]
-    Kdf(#[from] argon2::Error),
-    /// No slot fits what was offered.
-    #[error("the {} does not open this repository", offered.name())]
-    WrongKey {
-        /// What was offered.
-        offered: SlotKind,
-        /// What would open the repository.
-        slots: Vec<SlotKind>,
-    },
-    /// The slot is not as it was written.
-    #[error("key slot {id} is damaged")]
-    Damaged {
-        /// Which slot.
-        id: KeyId,
-    },
-    /// A newer program wrote the slot.
-    #[error("key slot {id} has format version {version}; this program reads version 1")]
-    Version {
-        /// Which slot.
-        id: KeyId,
-        /// The version found.
-        version: u8,
-    },
-    /// The slot asks for an Argon2 that is too weak or too expensive.
-    #[error(
-        "key slot {id} asks for {} MiB, {} passes and {} lanes of Argon2id; accepted are 64 to \
-         2048 MiB, 1 to 64 passes, 1 to 16 lanes",
-        cost.memory_kib >> 10, cost.passes, cost.lanes
-    )]
-    Cost {
-        /// Which slot.
-        id: KeyId,
-        /// What it asks for.
-        cost: KdfCost,
-    },
-    /// The label does not fit.
-    #[error("the label of a key has at most 64 bytes and no control characters")]
-    Label,
-    /// The text is not that of a key file.
-    #[error("this is not a coeval key file: expected one line `coeval-key-1:<64 digits>`")]
-    NotAKeyFile,
-    /// A symbol that no recovery key has.
-    #[error("`{0}` does not occur in a recovery key")]
-    RecoverySymbol(char),
-    /// Too few or too many symbols.
-    #[error("a recovery key has 14 groups of 4 symbols")]
-    RecoveryLength,
-    /// A typing error.
-    #[error("the recovery key has a typing error: its check symbols do not match")]
-    RecoveryCheck,
-}
-
-impl Hint for KeyError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NoRandomness(_) | Self::Seal(_) | Self::Kdf(_) | Self::Version { .. } => {
-                ErrorKind::Failed
-            }
-            Self::Damaged { .. } | Self::Cost { .. } => ErrorKind::Damage,
-            Self::Label => ErrorKind::Usage,
-            Self::WrongKey { .. }
-            | Self::NotAKeyFile
-            | Self::RecoverySymbol(_)
-            | Self::RecoveryLength
-            | Self::RecoveryCheck => ErrorKind::WrongKey,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::WrongKey { offered, slots } if slots.contains(offered) => {
-                Some("check that the key belongs to this repository, or try another one".to_owned())
-            }
-            Self::WrongKey { slots, .. } => {
-                let kinds = [SlotKind::KeyFile, SlotKind::Password, SlotKind::Recovery];
-                let known = kinds.iter().filter(|kind| slots.contains(kind));
-                let known: Vec<_> = known.map(|kind| kind.name()).collect();
-                (!known.is_empty()).then(|| format!("it opens with a {}", known.join(" or a ")))
-            }
-            Self::Damaged { .. } | Self::Cost { .. } => Some(
-                "open the repository with another key and replace this one with `coeval key add` \
-                 and `coeval key remove`"
-                    .to_owned(),
-            ),
-            Self::Version { .. } => Some("use the newer program that wrote it".to_owned()),
-            Self::RecoveryCheck => {
-                Some("compare it group by group with what was printed by `coeval init`".to_owned())
-            }
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{KeyFile, RecoveryKey};
     use super::*;
+    use crate::hint::{ErrorKind, Hint as _};
     use crate::id::hex;
 
     const QUICK: KdfCost = KdfCost::FLOOR;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::slot::KeyError;
+use super::error::KeyError;
 use super::{NoRandomness, random};
 use crate::id::{hex, unhex};
 
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     fn recovery() -> RecoveryKey {
-        RecoveryKey(Zeroizing::new(std::array::from_fn(|i| i as u8 * 7)))
+        RecoveryKey(Zeroizing::new(std::array::from_fn(|i| u8::try_from(i * 7).unwrap())))
     }
 
     #[test]
