@@ -197,8 +197,8 @@ impl<B: Backend> Backend for Faulty<B> {
         self.call(Verb::Delete, name, 0, || self.inner.delete(name)).map(|(deleted, _)| deleted)
     }
 
-    fn location(&self) -> String {
-        self.inner.location()
+    fn place(&self) -> String {
+        self.inner.place()
     }
 }
 

@@ -51,7 +51,7 @@ impl Local {
             return Ok(());
         }
         if folder == self.root {
-            make_folders(folder)?;
+            create_private_dir(folder)?;
         } else if let Some(parent) = folder.parent() {
             self.ensure_folder(parent)?;
             make_folder(folder)?;
@@ -161,7 +161,7 @@ impl Backend for Local {
         removed.map_err(|error| BackendError::io("cannot delete", path.to_string_lossy(), error))
     }
 
-    fn location(&self) -> String {
+    fn place(&self) -> String {
         self.root.to_string_lossy().into_owned()
     }
 }
@@ -201,14 +201,14 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a folder and all missing ones above it, durably. Those that are there may belong to
-/// others and are left alone.
-fn make_folders(folder: &Path) -> io::Result<()> {
+/// Makes a folder and all missing ones above it, for their owner alone and durably. Those that
+/// are there may belong to others and are left alone.
+pub fn create_private_dir(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
     }
     let parent = folder.parent().unwrap_or(Path::new(""));
-    make_folders(parent)?;
+    create_private_dir(parent)?;
     make_folder(folder)?;
     sync_folder(parent)
 }

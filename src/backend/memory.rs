@@ -67,7 +67,7 @@ impl Backend for Memory {
         })
     }
 
-    fn location(&self) -> String {
+    fn place(&self) -> String {
         "memory".to_owned()
     }
 }

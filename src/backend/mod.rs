@@ -20,7 +20,7 @@ mod name;
 
 pub use error::{BackendError, BackendErrorKind};
 pub use faulty::{Call, Fault, Faults, Faulty, Verb};
-pub use local::Local;
+pub use local::{Local, create_private_dir};
 pub use memory::Memory;
 
 /// A store of immutable objects with names such as `packs/ab/…`.
@@ -50,7 +50,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn delete(&self, name: &str) -> Result<Deleted, BackendError>;
 
     /// Where this is, as the user knows it.
-    fn location(&self) -> String;
+    fn place(&self) -> String;
 }
 
 /// What became of a create.
@@ -101,8 +101,8 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
         (**self).delete(name)
     }
 
-    fn location(&self) -> String {
-        (**self).location()
+    fn place(&self) -> String {
+        (**self).place()
     }
 }
 
@@ -125,7 +125,7 @@ pub fn open(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
 pub fn probe(backend: &dyn Backend) -> Result<(), BackendError> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|error| {
-        BackendError::new(BackendErrorKind::Io, "no random name to probe", backend.location())
+        BackendError::new(BackendErrorKind::Io, "no random name to probe", backend.place())
             .caused_by(std::io::Error::other(error))
     })?;
     let name = format!("probe-{}", crate::id::hex(&nonce));
@@ -137,7 +137,7 @@ pub fn probe(backend: &dyn Backend) -> Result<(), BackendError> {
         return Ok(());
     }
     let why = "two writers could overwrite each other's objects at";
-    Err(BackendError::new(BackendErrorKind::Unfit, why, backend.location()))
+    Err(BackendError::new(BackendErrorKind::Unfit, why, backend.place()))
 }
 
 #[cfg(test)]
@@ -147,9 +147,9 @@ mod tests {
 
     #[test]
     fn paths_and_file_urls_are_folders() {
-        assert_eq!(open("/srv/repo").unwrap().location(), "/srv/repo");
-        assert_eq!(open("some/where").unwrap().location(), "some/where");
-        assert_eq!(open("file:///srv/my%20repo").unwrap().location(), "/srv/my repo");
+        assert_eq!(open("/srv/repo").unwrap().place(), "/srv/repo");
+        assert_eq!(open("some/where").unwrap().place(), "some/where");
+        assert_eq!(open("file:///srv/my%20repo").unwrap().place(), "/srv/my repo");
         for url in ["", "s3://bucket/prefix", "az://x", "gs://x", "file://host/x"] {
             let error = open(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage, "{url}");
@@ -179,8 +179,8 @@ mod tests {
             fn delete(&self, name: &str) -> Result<Deleted, BackendError> {
                 self.0.delete(name)
             }
-            fn location(&self) -> String {
-                self.0.location()
+            fn place(&self) -> String {
+                self.0.place()
             }
         }
         let store = Overwriting::default();

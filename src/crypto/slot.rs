@@ -70,7 +70,7 @@ pub struct KdfCost {
 }
 
 impl KdfCost {
-    /// 256 MiB, three passes, two lanes: half a second on a small server.
+    /// 256 MiB, three passes, two lanes: about a second on one core of a server.
     pub const DEFAULT: Self = Self { memory_kib: 256 << 10, passes: 3, lanes: 2 };
     /// The least that is accepted: a slot that someone weakened is refused.
     pub const FLOOR: Self = Self { memory_kib: 64 << 10, passes: 1, lanes: 1 };

@@ -12,7 +12,7 @@ use crate::id::{hex, unhex};
 pub enum Unlock {
     /// A file on this host: no waiting, for automation.
     KeyFile(KeyFile),
-    /// A password that a person remembers: half a second of Argon2id. Its bytes are used as they
+    /// A password that a person remembers: about a second of Argon2id. Its bytes are used as they
     /// are, without Unicode normalisation.
     Password(Zeroizing<String>),
     /// The key that was printed when the repository was made.
