@@ -55,8 +55,13 @@ impl Repo {
     pub fn check_objects(&self, read: ReadData, ctx: &Context) -> Result<Checked, Failure> {
         let mut checked = Checked::default();
         self.check_small_objects(&mut checked)?;
-        let mut present: HashMap<String, u64> =
-            self.backend.list(name::PACKS).map_err(RepoError::from)?.into_iter().map(|e| (e.name, e.size)).collect();
+        let mut present: HashMap<String, u64> = self
+            .backend
+            .list(name::PACKS)
+            .map_err(RepoError::from)?
+            .into_iter()
+            .map(|e| (e.name, e.size))
+            .collect();
         let mut looked_at = HashSet::new();
         ctx.phase("checking packs", Some(present.len() as u64));
         for id in segment_ids(&*self.backend)? {
@@ -141,7 +146,7 @@ impl Repo {
         let record = match self.read_footer(id, size) {
             Ok(record) => record,
             Err(error) => {
-                checked.find(name, &error);
+                checked.find(name.clone(), &error);
                 // The index still knows where the blocks are: most may be good.
                 let Some(indexed) = indexed else { return };
                 indexed.clone()
@@ -205,7 +210,8 @@ impl Repo {
                 .split_at_checked(chunk.length as usize)
                 .ok_or_else(|| wrong("it is shorter than its chunks".to_owned()))?;
             if self.sealer.chunk_id(bytes) != chunk.id {
-                let reason = format!("the bytes of chunk {} do not have its name", chunk.id.short());
+                let reason =
+                    format!("the bytes of chunk {} do not have its name", chunk.id.short());
                 return Err(wrong(reason).into());
             }
             rest = after;

@@ -22,12 +22,17 @@ pub enum RepoError {
         /// Where.
         place: String,
     },
-    /// No key slot opens with what was given.
-    #[error("{given} does not open this repository")]
-    WrongKey {
-        /// What was given: "the password".
-        given: &'static str,
+    /// There is no configuration, but something that only a repository has.
+    #[error("{place} has no repository configuration, but holds {object}")]
+    NotEmpty {
+        /// Where.
+        place: String,
+        /// What lies there.
+        object: String,
     },
+    /// A key was given, but the repository says that it is not encrypted.
+    #[error("a key was given, but this repository is not encrypted")]
+    UnexpectedlyPlain,
     /// The last key slot cannot be removed.
     #[error("this is the only key that opens the repository")]
     LastKey,
@@ -117,11 +122,12 @@ impl Hint for RepoError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NoRepository { .. } => ErrorKind::NoRepository,
-            Self::WrongKey { .. } => ErrorKind::WrongKey,
+            Self::UnexpectedlyPlain => ErrorKind::WrongKey,
+            Self::Cancelled(error) => error.kind(),
             Self::NoSuchKey { .. } | Self::LastKey => ErrorKind::Usage,
-            Self::ChunkMissing { .. }
-            | Self::ChunkDamaged { .. }
-            | Self::Format(_) => ErrorKind::Damage,
+            Self::ChunkMissing { .. } | Self::ChunkDamaged { .. } | Self::Format(_) => {
+                ErrorKind::Damage
+            }
             Self::Backend(error) => error.kind(),
             Self::Slot(error) => error.kind(),
             Self::Open(error) => error.kind(),
@@ -135,8 +141,11 @@ impl Hint for RepoError {
                 return Some(format!("make one with `coeval --repo {place} init`"));
             }
             Self::Exists { .. } => "use it as it is, or choose another place",
-            Self::WrongKey { .. } => {
-                "check COEVAL_KEY_FILE, COEVAL_PASSWORD or --password-file; the recovery key that `init` printed opens it too"
+            Self::NotEmpty { .. } => {
+                "if it lost its `config`, bring that back from a copy; else choose an empty place"
+            }
+            Self::UnexpectedlyPlain => {
+                "if it should be encrypted, do not use it: someone may have replaced it; if not, give no key"
             }
             Self::LastKey => "add another with `coeval key add` first",
             Self::NoSuchKey { .. } => "list them with `coeval key list`",

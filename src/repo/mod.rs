@@ -21,7 +21,7 @@ mod view;
 pub use check::{Checked, Finding, ReadData};
 pub use chunks::{ChunkReader, ChunkWriter, Class, MemoryChunks};
 pub use error::RepoError;
-pub use open::{NewKey, Repo};
+pub use open::{NewKey, Repo, Unlocking};
 pub use scratch::Scratch;
 pub use session::{Session, Written};
 pub use snapshots::StoredSnapshot;

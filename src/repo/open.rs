@@ -29,6 +29,24 @@ pub struct Repo {
     pub(super) blocks: BlockCache,
 }
 
+/// How an encrypted repository is opened.
+#[derive(Clone, Copy)]
+pub enum Unlocking<'a> {
+    /// With this; a repository that says it is not encrypted is refused.
+    Given(&'a Unlock),
+    /// By asking, only if it is encrypted.
+    Ask(&'a dyn Fn() -> Result<Unlock, Failure>),
+}
+
+impl std::fmt::Debug for Unlocking<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Given(_) => "Given",
+            Self::Ask(_) => "Ask",
+        })
+    }
+}
+
 /// A key slot to make.
 #[derive(Debug)]
 pub struct NewKey {
@@ -44,8 +62,7 @@ impl Repo {
     /// Makes a repository. Without keys it is not encrypted: whoever can read the store can read
     /// every snapshot, and tell whether it holds a certain file.
     ///
-    /// The configuration is written last: until then there is no repository, and an interrupted
-    /// `init` can simply be run again.
+    /// The configuration is written last: until then there is no repository.
     pub fn init(backend: &dyn Backend, keys: &[NewKey], ctx: &Context) -> Result<(), RepoError> {
         let exists = || RepoError::Exists { place: backend.place() };
         match backend.get(name::CONFIG) {
@@ -53,10 +70,15 @@ impl Repo {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
-        backend::probe(backend)?;
-        for leftover in backend.list(name::KEYS)? {
-            backend.delete(&leftover.name)?;
+        // Whatever lies here without a configuration may be a repository that lost it, and its
+        // key slots are the only copies of its master key.
+        for folder in [name::KEYS, name::PACKS, name::SNAPSHOTS] {
+            if let Some(leftover) = backend.list(folder)?.first() {
+                let object = leftover.name.clone();
+                return Err(RepoError::NotEmpty { place: backend.place(), object });
+            }
         }
+        backend::probe(backend)?;
         let now = ctx.clock.now();
         let config = Config::new(RepoId::new(random()?), now);
         let sealer = if keys.is_empty() {
@@ -76,11 +98,10 @@ impl Repo {
         }
     }
 
-    /// Opens a repository. `unlock` is asked for a key only if it is encrypted. The view of the
-    /// index is kept under `cache`.
+    /// Opens a repository. The view of the index is kept under `cache`.
     pub fn open(
         backend: Arc<dyn Backend>,
-        unlock: &dyn Fn() -> Result<Unlock, Failure>,
+        unlock: &Unlocking<'_>,
         cache: &Path,
     ) -> Result<Self, Failure> {
         let object = match backend.get(name::CONFIG) {
@@ -98,19 +119,28 @@ impl Repo {
         Ok(Self { backend, sealer, master, config, view, blocks: read::block_cache() })
     }
 
-    /// The master key of an encrypted repository. That it is not encrypted is believed only when
-    /// there are no key slots: else someone may have replaced the configuration.
+    /// The master key of an encrypted repository. The configuration's word that it is not
+    /// encrypted is not believed against a key or a key slot: whoever can write to the store
+    /// could have replaced it, to read what is written next.
     fn master(
         backend: &dyn Backend,
         config: &[u8],
-        unlock: &dyn Fn() -> Result<Unlock, Failure>,
+        unlock: &Unlocking<'_>,
     ) -> Result<Option<MasterKey>, Failure> {
         let slots = Self::slots(backend)?;
         let claimed = Sealer::claimed_protection(name::CONFIG, config).map_err(RepoError::from)?;
-        if claimed == Protection::Plain && slots.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(crypto::unlock(&slots, &unlock()?).map_err(RepoError::from)?))
+        let plain = claimed == Protection::Plain && slots.is_empty();
+        let asked;
+        let key = match unlock {
+            Unlocking::Given(_) if plain => return Err(RepoError::UnexpectedlyPlain.into()),
+            _ if plain => return Ok(None),
+            Unlocking::Given(key) => key,
+            Unlocking::Ask(ask) => {
+                asked = ask()?;
+                &asked
+            }
+        };
+        Ok(Some(crypto::unlock(&slots, key).map_err(RepoError::from)?))
     }
 
     fn config(object: &[u8], master: Option<&MasterKey>) -> Result<(Config, Sealer), RepoError> {

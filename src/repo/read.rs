@@ -92,8 +92,7 @@ impl Repo {
         let range = start..start + u64::from(location.length);
         let sealed = self.backend.get_range(&name::pack(pack.id), range)?;
         let opener = self.sealer.pack_opener(&pack.salt);
-        let block =
-            opener.open(u32::from(location.block), Part::Block as u8, sealed.into())?;
+        let block = opener.open(u32::from(location.block), Part::Block as u8, sealed.into())?;
         Ok(block::decode(&block)?.into())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::Repo;
 use super::chunks::{ChunkWriter, Class};
 use super::error::RepoError;
 use super::format::block::{self, Encoder};
@@ -17,7 +18,6 @@ use super::format::pack::ChunkEntry;
 use super::format::segment::{PackRecord, Segment};
 use super::format::{codec, name};
 use super::packer::{FinishedPack, PackBuilder};
-use super::Repo;
 use crate::backend::Created;
 use crate::context::Context;
 use crate::crypto::{ObjectKind, random};
@@ -73,6 +73,7 @@ struct Shared<'r> {
     unpublished: Mutex<Vec<PackRecord>>,
     next_pack: AtomicU32,
     in_flight: InFlight,
+    committed: AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<RepoError>>,
     alive: Mutex<(Timestamp, u32)>,
@@ -105,6 +106,7 @@ impl Repo {
         ctx: &Context,
         work: impl FnOnce(&Session<'_, '_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        self.refresh()?;
         let shared = Shared::begin(self, ctx)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(ctx.jobs)
@@ -115,6 +117,12 @@ impl Repo {
             let session = Session { scope, shared: &shared };
             work(&session)
         });
+        if shared.next_pack.load(Ordering::Relaxed) == 0
+            && !shared.committed.load(Ordering::Relaxed)
+        {
+            // Nothing was stored: nobody needs to know of this session.
+            self.backend.delete(&name::session(shared.id)).map_err(RepoError::from)?;
+        }
         match (result, lock(&shared.failure).take()) {
             // The first error of a thread is the reason why `work` found the session failed.
             (Err(_), Some(cause)) => Err(cause.into()),
@@ -166,10 +174,13 @@ impl<'scope> Session<'_, 'scope> {
         let name = name::snapshot(*id);
         let content = [nonce.as_slice(), manifest].concat();
         let object = repo.sealer.seal_object(ObjectKind::Snapshot, &name, &content)?;
+        self.shared.committed.store(true, Ordering::Relaxed);
         if repo.backend.create(&name, &object)? == Created::Existed {
             // Ours, if the answer to an earlier try was lost; else a collector gave us up.
             let ours = repo.backend.get(&name)?;
-            if ours.is_empty() || repo.open_object(ObjectKind::Snapshot, &name, &ours)? != content {
+            if ours.is_empty()
+                || repo.sealer.open_object(ObjectKind::Snapshot, &name, &ours)? != content
+            {
                 return Err(RepoError::Aborted { id: *id });
             }
         }
@@ -293,6 +304,7 @@ impl<'r> Shared<'r> {
             unpublished: Mutex::default(),
             next_pack: AtomicU32::new(0),
             in_flight: InFlight::default(),
+            committed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::default(),
             alive: Mutex::new((started, 0)),
@@ -416,7 +428,8 @@ impl Repo {
     pub(super) fn publish(&self, segment: &Segment) -> Result<(), RepoError> {
         let id = SegmentId::new(random()?);
         let name = name::segment(id);
-        let object = self.sealer.seal_object(ObjectKind::IndexSegment, &name, &segment.encode()?)?;
+        let object =
+            self.sealer.seal_object(ObjectKind::IndexSegment, &name, &segment.encode()?)?;
         self.backend.create(&name, &object)?;
         self.view.ingest(id, segment)
     }

@@ -5,6 +5,7 @@
 //! what they learn in memory, so that nobody waits and nobody fails.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
@@ -89,19 +90,15 @@ impl View {
         }
     }
 
-    /// A view in memory only.
-    pub(super) fn in_memory() -> Self {
-        Self { store: None, learned: RwLock::default() }
-    }
-
     fn over(store: Option<Store>) -> Result<Self, RepoError> {
         let next_pack = match &store {
             None => 0,
-            Some(store) => match store.db.iterator_cf(store.family(PACKS), IteratorMode::End).next()
-            {
-                None => 0,
-                Some(last) => read_number(&last?.0) + 1,
-            },
+            Some(store) => {
+                match store.db.iterator_cf(store.family(PACKS), IteratorMode::End).next() {
+                    None => 0,
+                    Some(last) => read_number(&last?.0) + 1,
+                }
+            }
         };
         let learned = Learned { next_pack, ..Learned::default() };
         Ok(Self { store, learned: RwLock::new(learned) })
@@ -134,7 +131,7 @@ impl View {
                 batch.put_cf(store.family(SEGMENTS), id.as_bytes(), []);
                 let mut options = WriteOptions::default();
                 options.disable_wal(true);
-                store.db.write_opt(&batch, &options)?;
+                store.db.write_opt(batch, &options)?;
             }
             None => {
                 for pack in &segment.packs {
@@ -180,16 +177,16 @@ impl View {
 impl Store {
     /// Opens for writing, else for reading, else not at all.
     fn open(directory: &Path) -> Option<Self> {
-        let families = || {
-            FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, options(name == CHUNKS)))
-        };
+        let families =
+            || FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, options(name == CHUNKS)));
         let mut created = options(false);
         created.create_if_missing(true);
         created.create_missing_column_families(true);
         // Without a write-ahead log, chunks and the segment they came in must become durable
         // together.
         created.set_atomic_flush(true);
-        if crate::backend::create_private_dir(directory).is_err() {
+        let private = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        if private.is_err() {
             return None;
         }
         match DB::open_cf_descriptors(&created, directory, families()) {
@@ -202,7 +199,8 @@ impl Store {
             Err(_held_by_another) => {}
         }
         let read_only = options(false);
-        let db = DB::open_cf_descriptors_read_only(&read_only, directory, families(), false).ok()?;
+        let db =
+            DB::open_cf_descriptors_read_only(&read_only, directory, families(), false).ok()?;
         Some(Self { db, writable: false })
     }
 

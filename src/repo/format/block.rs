@@ -78,9 +78,7 @@ pub fn decode(block: &[u8]) -> Result<Vec<u8>, FormatError> {
     let payload = cursor.rest();
     let chunks = match codec {
         STORED => payload.to_vec(),
-        ZSTD => {
-            zstd::bulk::decompress(payload, length).map_err(|error| bad(error.to_string()))?
-        }
+        ZSTD => zstd::bulk::decompress(payload, length).map_err(|error| bad(error.to_string()))?,
         2 => return Err(bad("it needs the delta codec of a later version".to_owned())),
         other => return Err(bad(format!("codec {other} is unknown"))),
     };

@@ -37,13 +37,6 @@ impl<'a> Cursor<'a> {
         FormatError { what: self.what, reason: reason.into() }
     }
 
-    pub(super) fn bytes(&mut self, length: usize) -> Result<&'a [u8], FormatError> {
-        let (head, rest) =
-            self.rest.split_at_checked(length).ok_or_else(|| self.bad("it ends too early"))?;
-        self.rest = rest;
-        Ok(head)
-    }
-
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
         let (head, rest) =
             self.rest.split_first_chunk().ok_or_else(|| self.bad("it ends too early"))?;
