@@ -163,10 +163,14 @@ impl<R: Read> Chunks<'_, R> {
         Ok(Some(&self.buffer[chunk]))
     }
 
-    /// Whether all chunks have been handed out. After the first chunk: whether it is the whole
-    /// stream.
-    pub fn is_finished(&self) -> bool {
-        self.end == End::Reached && self.from == self.to
+    /// All of the stream, where that is at most `limit` bytes (and `limit` at most
+    /// [`ChunkParams::whole`]). To be asked before the first chunk.
+    pub fn short(&mut self, limit: usize) -> io::Result<Option<&[u8]>> {
+        if self.end == End::Open {
+            self.fill()?;
+        }
+        let data = &self.buffer[self.from..self.to];
+        Ok((self.end == End::Reached && data.len() <= limit).then_some(data))
     }
 
     /// Fills the buffer, or reads to the end.
@@ -215,7 +219,6 @@ mod tests {
         while let Some(chunk) = chunks.next_chunk().unwrap() {
             found.push(chunk.to_vec());
         }
-        assert!(chunks.is_finished());
         found
     }
 
@@ -266,6 +269,17 @@ mod tests {
             assert_eq!(chunks(small(), &noise(3, length)[..]).len(), 1);
         }
         assert!(chunks(small(), &noise(3, 8192)[..]).len() > 1);
+    }
+
+    #[test]
+    fn a_short_stream_can_be_had_whole() {
+        let mut chunker = Chunker::new(Arc::new(Gear::new(&KEY)), small());
+        let data = noise(5, 100);
+        assert_eq!(chunker.chunks(&data[..]).short(100).unwrap(), Some(&data[..]));
+        let mut chunks = chunker.chunks(&data[..]);
+        assert_eq!(chunks.short(99).unwrap(), None);
+        assert_eq!(chunks.next_chunk().unwrap(), Some(&data[..]));
+        assert_eq!(chunker.chunks(&[][..]).short(0).unwrap(), Some(&[][..]));
     }
 
     #[test]
