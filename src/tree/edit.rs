@@ -339,12 +339,11 @@ impl<'a> Editor<'a> {
         if self.is_below_old_root(level) {
             if let Level { open: Some((node, _)), stale: stale @ true, .. } =
                 &mut self.levels[level]
+                && node.last_key() == Some(key)
             {
-                if node.last_key() == Some(key) {
-                    *stale = false;
-                    if node.id() == child.id {
-                        return Ok(()); // The very same node: nothing changes above.
-                    }
+                *stale = false;
+                if node.id() == child.id {
+                    return Ok(()); // The very same node: nothing changes above.
                 }
             }
         } else if level + 1 == self.levels.len() {
@@ -371,13 +370,11 @@ impl<'a> Editor<'a> {
         {
             return Ok(tree); // No change reached its root.
         }
-        match self.levels.last_mut().and_then(|level| level.first.take()) {
-            Some((_, root)) => self.collapse(root),
-            None => {
-                let root = self.writer.write_chunk(Class::Node, Builder::new(0).finish())?;
-                Ok(Tree { root, entries: 0 })
-            }
+        if let Some((_, root)) = self.levels.last_mut().and_then(|level| level.first.take()) {
+            return self.collapse(root);
         }
+        let root = self.writer.write_chunk(Class::Node, Builder::new(0).finish())?;
+        Ok(Tree { root, entries: 0 })
     }
 
     fn finish_level(&mut self, level: usize) -> Result<(), TreeError> {

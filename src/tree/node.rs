@@ -176,7 +176,7 @@ enum ContentRef<'a> {
 
 /// Level, entries in and below, and where the entries of the node stand.
 fn parse(bytes: &[u8]) -> Result<(u8, u64, Vec<Span>), &'static str> {
-    let length = u32::try_from(bytes.len()).map_err(|_| "it is longer than 4 GiB")?;
+    let length = u32::try_from(bytes.len()).ok().ok_or("it is longer than 4 GiB")?;
     let mut input = Input(bytes);
     if input.take(MAGIC.len())? != MAGIC {
         return Err("it does not begin with the magic bytes of a node");
@@ -260,7 +260,7 @@ impl<'a> Input<'a> {
     /// Bytes after their length.
     fn bytes(&mut self) -> Result<&'a [u8], &'static str> {
         let length = self.number()?;
-        self.take(usize::try_from(length).map_err(|_| "it is truncated")?)
+        self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
     /// Bytes after their length, of which a key or head may have [`MAX_KEY`].

@@ -125,7 +125,7 @@ impl<'a> Stower<'a> {
         if let Some(bytes) = chunks.short(self.shape.inline_max()).map_err(StowError::Source)? {
             return Ok(Stowed::Inline(bytes.to_vec()));
         }
-        let mut lists = Lists { writer: self.writer, shape: self.shape, lists: Vec::new() };
+        let mut lists = Lists { writer: self.writer, shape: self.shape, levels: Vec::new() };
         let mut length = 0;
         while let Some(chunk) = chunks.next_chunk().map_err(StowError::Source)? {
             lists.write(0, self.shape.content, chunk)?;
@@ -142,7 +142,7 @@ struct Lists<'a> {
     writer: &'a dyn ChunkWriter,
     shape: &'a Shape,
     /// The list at `n` names the chunks at depth `n`.
-    lists: Vec<List>,
+    levels: Vec<List>,
 }
 
 #[derive(Default)]
@@ -159,10 +159,10 @@ impl Lists<'_> {
         #[expect(clippy::cast_possible_truncation, reason = "chunks are at most 16 MiB")]
         let piece =
             Piece { id: self.writer.write_chunk(class, bytes)?, length: bytes.len() as u32 };
-        if self.lists.len() == depth {
-            self.lists.push(List::default());
+        if self.levels.len() == depth {
+            self.levels.push(List::default());
         }
-        let list = &mut self.lists[depth];
+        let list = &mut self.levels[depth];
         list.bytes.extend(piece.id.as_bytes());
         list.bytes.extend(piece.length.to_le_bytes());
         list.first.get_or_insert(piece);
@@ -174,8 +174,8 @@ impl Lists<'_> {
     fn cut(&mut self, depth: usize, end: End) -> Result<(), RepoError> {
         loop {
             let position =
-                if self.lists.len() == depth + 1 { Position::Start } else { Position::Within };
-            let list = &mut self.lists[depth];
+                if self.levels.len() == depth + 1 { Position::Start } else { Position::Within };
+            let list = &mut self.levels[depth];
             let Shape { gear, chunks, .. } = self.shape;
             let Some(length) = gear.next_cut(chunks, &list.bytes, position, end) else {
                 return Ok(());
@@ -183,7 +183,7 @@ impl Lists<'_> {
             let mut bytes = std::mem::take(&mut list.bytes);
             self.write(depth + 1, Class::Node, &bytes[..length])?;
             bytes.drain(..length);
-            self.lists[depth].bytes = bytes;
+            self.levels[depth].bytes = bytes;
         }
     }
 
@@ -191,7 +191,7 @@ impl Lists<'_> {
     fn finish(mut self) -> Result<(u8, ChunkId), RepoError> {
         let mut depth = 0;
         loop {
-            match self.lists.get(depth) {
+            match self.levels.get(depth) {
                 Some(List { count: 1, first: Some(piece), .. }) => {
                     #[expect(clippy::cast_possible_truncation, reason = "see Stream::MAX_DEPTH")]
                     return Ok((depth as u8, piece.id));
@@ -401,11 +401,11 @@ impl Content {
 
 /// The chunks at one depth of a stream, in order, read through the lists above them: what `check`
 /// walks. The root is at the depth of the stream.
-pub(super) fn pieces<'a>(
-    reader: &'a dyn ChunkReader,
+pub(super) fn pieces(
+    reader: &dyn ChunkReader,
     stream: Stream,
     depth: u8,
-) -> impl Iterator<Item = Result<Piece, TreeError>> + 'a {
+) -> impl Iterator<Item = Result<Piece, TreeError>> + '_ {
     let mut lists = StreamReader::new(reader, stream);
     lists.layers.resize(usize::from(stream.depth) + 1, Bytes::new());
     std::iter::from_fn(move || lists.next_piece(depth).transpose())

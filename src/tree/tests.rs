@@ -119,14 +119,16 @@ fn model() -> impl Strategy<Value = Model> {
 
 type Edit = BTreeMap<Vec<u8>, Option<(Vec<u8>, Vec<u8>)>>;
 
+type Stretch = Option<(Key, Key)>;
+
 /// Some keys changed, and perhaps all keys of a stretch deleted.
-fn edits() -> impl Strategy<Value = (Edit, Option<(Vec<u8>, Vec<u8>)>)> {
+fn edits() -> impl Strategy<Value = (Edit, Stretch)> {
     let list = prop::collection::btree_map(key(), prop::option::of(value()), 0..60);
     (list, prop::option::of((key(), key())))
 }
 
 /// The edit as one list: what it says of single keys counts more than the stretch.
-fn flatten((edit, stretch): (Edit, Option<(Vec<u8>, Vec<u8>)>), model: &Model) -> Edit {
+fn flatten((edit, stretch): (Edit, Stretch), model: &Model) -> Edit {
     let mut all = Edit::new();
     if let Some((from, to)) = stretch {
         all.extend(
