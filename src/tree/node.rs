@@ -439,3 +439,60 @@ fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
     }
     bytes.push(number as u8);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(bytes: &[u8]) -> &'static str {
+        match Node::decode(ChunkId::new([0; 32]), Bytes::copy_from_slice(bytes)) {
+            Err(TreeError::BadNode { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn leaf(count: u8, entries: &[&[u8]]) -> Vec<u8> {
+        [b"T1\0", &[count, 0, 0, 0][..], &entries.concat()].concat()
+    }
+
+    #[test]
+    fn a_node_is_laid_out_as_the_format_says() {
+        let mut builder = Builder::new(0);
+        builder.push(b"a", Item::Value { head: b"hd", content: &Stowed::Inline(b"xyz".to_vec()) });
+        let stream = Stream { length: 300, depth: 2, root: ChunkId::new([7; 32]) };
+        builder.push(b"b", Item::Value { head: b"", content: &Stowed::Stored(stream) });
+        let entries: [&[u8]; 3] = [b"\x01a\x02hd\0\x03xyz", b"\x01b\0\x01\xac\x02\x02", &[7; 32]];
+        assert_eq!(builder.finish(), leaf(2, &entries));
+
+        let mut builder = Builder::new(3);
+        builder.push(b"b", Item::Child(Child { id: ChunkId::new([9; 32]), entries: 128 }));
+        let expected = [&b"T1\x03\x01\0\0\0\x01b"[..], &[9; 32], b"\x80\x01"].concat();
+        assert_eq!(builder.finish(), expected);
+        let node = Node::decode(ChunkId::new([0; 32]), expected.into()).unwrap();
+        assert_eq!((node.level(), node.entries(), node.key(0)), (3, 128, &b"b"[..]));
+    }
+
+    #[test]
+    fn what_is_not_exactly_a_node_is_refused_with_a_reason() {
+        let (a, b) = (&b"\x01a\0\0\0"[..], &b"\x01b\0\0\0"[..]);
+        assert!(Node::decode(ChunkId::new([0; 32]), leaf(2, &[a, b]).into()).is_ok());
+        assert!(refusal(b"").contains("truncated"));
+        assert!(refusal(b"T2\0\0\0\0\0").contains("magic"));
+        assert!(refusal(b"T1\x40\0\0\0\0").contains("too high"));
+        assert!(refusal(b"T1\x01\0\0\0\0").contains("without children"));
+        assert!(refusal(b"T1\0\xff\xff\xff\xff").contains("truncated"));
+        assert!(refusal(&leaf(2, &[b, a])).contains("ascending"));
+        assert!(refusal(&leaf(2, &[a, a])).contains("ascending"));
+        assert!(refusal(&leaf(1, &[a, b])).contains("bytes follow"));
+        assert!(refusal(&leaf(3, &[a, b])).contains("truncated"));
+        assert!(refusal(&leaf(1, &[b"\x81\0a\0\0\0"])).contains("shortest"));
+        assert!(refusal(&leaf(1, &[&[0xff; 9], b"\x02"])).contains("too large"));
+        assert!(refusal(&leaf(1, &[b"\x81\x80\x04", &[0; 65_537]])).contains("key is too long"));
+        assert!(refusal(&leaf(1, &[b"\0\x81\x80\x04", &[0; 65_537]])).contains("head"));
+        assert!(refusal(&leaf(1, &[b"\x01a\0\x02"])).contains("unknown kind"));
+        assert!(refusal(&leaf(1, &[b"\x01a\0\x01\0\0", &[0; 32]])).contains("empty content"));
+        assert!(refusal(&leaf(1, &[b"\x01a\0\x01\x09\xff", &[0; 32]])).contains("too deep"));
+        let inner = [&b"T1\x01\x01\0\0\0\0"[..], &[9; 32], b"\0"].concat();
+        assert!(refusal(&inner).contains("is empty"));
+    }
+}

@@ -441,6 +441,32 @@ fn an_edit_that_changes_nothing_keeps_the_root_and_the_path_to_it() {
 }
 
 #[test]
+fn an_edit_that_changes_nothing_keeps_trees_of_every_height() {
+    let (store, shape) = (Counted::default(), tiny());
+    for count in [0, 1, 2, 5, 10, 20, 50, 200] {
+        let tree = built(&store, &shape, &numbered(count, 20));
+        assert_eq!(edit_(&store, &shape, tree, changes([Change::delete([0, 0, 0, 0, 7])])), tree);
+        assert_eq!(edit_(&store, &shape, tree, changes([Change::delete([9])])), tree);
+        assert_eq!(edit_(&store, &shape, tree, puts(&numbered(count, 20))), tree);
+    }
+}
+
+#[test]
+fn contents_go_from_one_repository_to_another_as_readers() {
+    let (from, to) = (Arc::new(Counted::default()), Counted::default());
+    let data = noise(1, 5_000);
+    let Content::Stored(stream) = store_(&from, &tiny(), &data) else { panic!() };
+    let content = Content::Reader(Box::new(StreamReader::new(from, stream)));
+    let tree = build(&to, &usual(), changes([Change::put("k", [], content)])).unwrap();
+    assert_eq!(entries(&to, tree)[&b"k"[..]].1, data);
+    // What was the fault of the repository it comes from is told as that.
+    let lost = StreamReader::new(Arc::new(Counted::default()), stream);
+    let put = Change::put("k", [], Content::Reader(Box::new(lost)));
+    let error = build(&to, &usual(), changes([put])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damage);
+}
+
+#[test]
 fn equal_trees_are_compared_without_reading_them() {
     let (store, shape) = (Counted::default(), usual());
     let model = numbered(20_000, 100);
@@ -595,6 +621,28 @@ fn streams_that_are_not_what_they_say_are_refused() {
         let error = TreeError::from_io(error);
         assert_eq!(error.kind(), ErrorKind::Damage, "{error}");
     }
+}
+
+#[test]
+fn a_node_that_is_not_what_its_parent_says_is_refused() {
+    let (store, mut leaf) = (Counted::default(), node::Builder::new(0));
+    let content = node::Stowed::Inline(vec![]);
+    leaf.push(b"m", node::Item::Value { head: b"", content: &content });
+    let id = store.write_chunk(Class::Node, leaf.finish()).unwrap();
+    let tree = |level, key: &[u8], entries| {
+        let mut parent = node::Builder::new(level);
+        parent.push(key, node::Item::Child(node::Child { id, entries }));
+        Tree { root: store.write_chunk(Class::Node, parent.finish()).unwrap(), entries }
+    };
+    let reason = |tree| match get(&store, tree, b"a") {
+        Err(TreeError::BadNode { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(get(&store, tree(1, b"m", 1), b"a").unwrap().is_none());
+    assert!(reason(tree(2, b"m", 1)).contains("level"));
+    assert!(reason(tree(1, b"n", 1)).contains("key"));
+    assert!(reason(tree(1, b"m", 2)).contains("entries"));
+    assert!(reason(Tree { entries: 2, ..tree(1, b"m", 1) }).contains("entries"));
 }
 
 #[test]
