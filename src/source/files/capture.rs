@@ -59,7 +59,10 @@ impl<'a> Capture<'a> {
             };
             let found = self.walk.peek().map(|found| &found.key);
             let order = match (old, found) {
-                (None, None) => return self.finish(),
+                (None, None) => {
+                    self.finish();
+                    return Ok(None);
+                }
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some(old), Some(found)) => old.cmp(found),
@@ -167,10 +170,9 @@ impl<'a> Capture<'a> {
         self.ctx.report(Event::Progress { items: std::mem::take(&mut self.items), bytes: 0 });
     }
 
-    fn finish(&mut self) -> Result<Option<Change>, Failure> {
+    fn finish(&mut self) {
         self.report_items();
         self.walk.report_unmatched();
-        Ok(None)
     }
 }
 
