@@ -2,6 +2,9 @@
 //! over each as [`Changes`]; a target takes changes. Neither knows of the repository.
 
 mod files;
+pub mod key;
+pub mod record;
+pub mod sort;
 
 pub use files::{
     Directory, Entry, EntryError, EntryKind, Extras, Files, FilesError, FilesOptions, display_key,
