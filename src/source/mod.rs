@@ -5,11 +5,13 @@ mod files;
 pub mod key;
 pub mod record;
 pub mod sort;
+mod sqlite;
 
 pub use files::{
     Directory, Entry, EntryError, EntryKind, Extras, Files, FilesError, FilesOptions, display_key,
     key_of,
 };
+pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 
 use crate::context::Context;
 use crate::hint::Failure;
