@@ -29,7 +29,7 @@ pub mod hint;
 pub mod id;
 pub mod repo;
 pub mod report;
-//pub mod snapshot;
+pub mod snapshot;
 pub mod source;
 pub mod time;
 pub mod tree;

@@ -112,7 +112,7 @@ impl Repo {
             Err(error) => return Err(RepoError::from(error).into()),
         };
         let master = Self::master(&*backend, &object, unlock)?;
-        let (config, sealer) = Self::config(&object, master.as_ref())?;
+        let (config, sealer) = Self::open_config(&object, master.as_ref())?;
         let directory = cache.join(config.id.to_string()).join("index");
         let present = segment_ids(&*backend)?;
         let view = View::open(&directory, &present)?;
@@ -143,7 +143,10 @@ impl Repo {
         Ok(Some(crypto::unlock(&slots, key).map_err(RepoError::from)?))
     }
 
-    fn config(object: &[u8], master: Option<&MasterKey>) -> Result<(Config, Sealer), RepoError> {
+    fn open_config(
+        object: &[u8],
+        master: Option<&MasterKey>,
+    ) -> Result<(Config, Sealer), RepoError> {
         let sealer = |id| match master {
             Some(master) => Sealer::encrypted(master, id),
             None => Sealer::plain(id),
@@ -156,7 +159,7 @@ impl Repo {
     }
 
     /// The repository's parameters.
-    pub fn config_ref(&self) -> &Config {
+    pub fn config(&self) -> &Config {
         &self.config
     }
 

@@ -45,7 +45,7 @@ pub(super) struct SessionRecord {
 }
 
 /// How much a session wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Written {
     /// Chunks that were new.
     pub chunks: u64,

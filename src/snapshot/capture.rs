@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::manifest::{Instant, Manifest, Reason, Skipped, SourceRecord};
-use super::opened::{self, Snapshot, TreeRecord};
+use super::opened::{self, ParentSource, Snapshot, TreeRecord};
 use super::timeline::{Filter, Timeline};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
 use crate::repo::{ChunkWriter, Repo, Written};
 use crate::report::{Event, Reporter};
-use crate::source::{Delta, Description, Kind, Source};
-use crate::tree::{self, Shape};
+use crate::source::{self, Delta, Description, Kind, Source, TreeInfo};
+use crate::tree;
 
 /// What a snapshot is called and what it follows.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ pub fn capture(
     let collector = Arc::new(Collector::new(Arc::clone(&ctx.reporter)));
     let ctx = &Context { reporter: Arc::clone(&collector) as Arc<dyn Reporter>, ..ctx.clone() };
     let time = ctx.clock.now();
-    let manifest = |records, written| Manifest {
+    let manifest = |records: Vec<SourceRecord>, written| Manifest {
         version: Manifest::VERSION,
         time,
         finished: ctx.clock.now(),
@@ -149,10 +149,10 @@ fn capture_all(
             let description = source.begin(ctx)?;
             let captured = capture_trees(reader, writer, *source, &description, parent, ctx);
             let ended = source.end();
-            let trees = captured?;
+            let CapturedTrees { trees, aids } = captured?;
             ended?;
-            let shape = opened::record_shape(reader);
-            let entries = opened::catalogue(&description.header, &trees)?;
+            let shape = opened::shape(reader, Kind::Database)?;
+            let entries = opened::catalogue(&description.header, &trees, &aids)?;
             Ok(SourceRecord {
                 kind: source.kind(),
                 name: source.name().to_owned(),
@@ -164,6 +164,12 @@ fn capture_all(
         .collect()
 }
 
+/// The trees of one source.
+pub(super) struct CapturedTrees {
+    pub(super) trees: Vec<TreeRecord>,
+    pub(super) aids: Vec<TreeRecord>,
+}
+
 /// Captures every tree of a source that has begun its consistent read.
 pub(super) fn capture_trees(
     reader: &Arc<Repo>,
@@ -172,36 +178,32 @@ pub(super) fn capture_trees(
     description: &Description,
     parent: Option<&Snapshot>,
     ctx: &Context,
-) -> Result<Vec<TreeRecord>, Failure> {
-    let shape = shape_of(reader, source.kind());
-    let parent = parent.and_then(|parent| {
-        let record = parent.manifest.source(source.kind(), source.name())?;
-        Some((parent, record.clone()))
+) -> Result<CapturedTrees, Failure> {
+    let shape = opened::shape(reader, source.kind())?;
+    let parent = parent.and_then(|snapshot| {
+        let source = snapshot.manifest.source(source.kind(), source.name())?;
+        Some(ParentSource { snapshot, source })
     });
-    let mut trees = Vec::with_capacity(description.trees.len());
-    for info in &description.trees {
-        ctx.check_cancelled()?;
-        let old = match &parent {
-            Some((snapshot, record)) => snapshot.tree(record, &info.name)?,
-            None => None,
+    let mut capture = |infos: &[TreeInfo]| {
+        let capture_one = |info: &TreeInfo| {
+            ctx.check_cancelled()?;
+            let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
+            let tree = match source.changes(info, known, ctx)? {
+                Delta::Everything(all) => tree::edit(&**reader, writer, &shape, None, all)?,
+                Delta::SinceParent(since) => {
+                    let old = match &parent {
+                        Some(parent) => parent.tree(&info.name)?,
+                        None => None,
+                    };
+                    tree::edit(&**reader, writer, &shape, old, since)?
+                }
+            };
+            Ok(TreeRecord { info: info.clone(), tree })
         };
-        let old = old.map(|record| record.tree);
-        let known = old.map(|tree| tree::range(&**reader, tree, &[]));
-        let tree = match source.changes(info, known, ctx)? {
-            Delta::Everything(all) => tree::edit(&**reader, writer, &shape, None, all)?,
-            Delta::SinceParent(since) => tree::edit(&**reader, writer, &shape, old, since)?,
-        };
-        trees.push(TreeRecord { info: info.clone(), tree });
-    }
-    Ok(trees)
-}
-
-/// How the trees of a kind of source are cut.
-pub(super) fn shape_of(repo: &Repo, kind: Kind) -> Shape {
-    match kind {
-        Kind::Database => opened::record_shape(repo),
-        Kind::Storage | Kind::Configuration => opened::file_shape(repo),
-    }
+        infos.iter().map(capture_one).collect::<Result<Vec<_>, Failure>>()
+    };
+    let trees = capture(&description.trees)?;
+    Ok(CapturedTrees { trees, aids: capture(&description.aids)? })
 }
 
 /// Passes events on, and remembers what belongs into the manifest.

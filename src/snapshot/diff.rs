@@ -66,10 +66,12 @@ pub(super) fn pairs(
     let mut pairs: std::collections::BTreeMap<String, (Option<TreeRecord>, Option<TreeRecord>)> =
         std::collections::BTreeMap::new();
     for record in old {
-        pairs.entry(record.info.name.clone()).or_default().0 = Some(record);
+        let name = record.info.name.clone();
+        pairs.entry(name).or_default().0 = Some(record);
     }
     for record in new {
-        pairs.entry(record.info.name.clone()).or_default().1 = Some(record);
+        let name = record.info.name.clone();
+        pairs.entry(name).or_default().1 = Some(record);
     }
     pairs.into_values().collect()
 }

@@ -10,11 +10,13 @@ mod path;
 mod restore;
 mod timeline;
 
-pub use capture::{CaptureOptions, Captured, capture};
+pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
 pub use check::{CheckReport, check};
 pub use diff::{DiffItem, diff};
 pub use manifest::{Instant, Manifest, Reason, Skipped, SourceRecord};
 pub use opened::{Snapshot, TreeRecord};
-pub use path::{Place, SnapshotPath};
-pub use restore::{Destination, RestoreOptions, Restored, Selection, TreePlan, plan, restore};
+pub use path::{PathError, Place, SnapshotPath};
+pub use restore::{
+    Destination, KeyRange, RestoreError, Restored, Selection, TreePlan, VerifiedTree, plan, restore,
+};
 pub use timeline::{Filter, SelectError, Timeline};

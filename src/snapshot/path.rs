@@ -1,12 +1,12 @@
 //! Paths into a snapshot, as people write them: `latest:/database/main/users/17`,
 //! `@yesterday:/storage/documents/a.pdf`, `4f2a:/configuration/.env`.
 
-use super::opened::{Snapshot, TreeRecord};
 use super::manifest::SourceRecord;
+use super::opened::{Snapshot, TreeRecord};
 use crate::hint::{ErrorKind, Failure, Hint};
+use crate::source::Kind;
 use crate::source::key;
 use crate::source::record::TableHeader;
-use crate::source::Kind;
 
 /// A snapshot and, perhaps, a path in it, not yet looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,27 +58,25 @@ impl Snapshot {
                 None => return Ok(Place::Kind(kind)),
             },
         };
-        let source =
-            self.manifest.source(kind, name).ok_or_else(|| self.not_found(path))?.clone();
+        let source = self.manifest.source(kind, name).ok_or_else(|| self.not_found(path))?.clone();
         let rest: Vec<&str> = parts.collect();
         if rest.is_empty() {
             return Ok(Place::Source(source));
         }
-        if kind == Kind::Database { self.record(path, source, &rest) } else { self.file(path, source, &rest) }
+        if kind == Kind::Database {
+            self.record(path, source, &rest)
+        } else {
+            self.file(path, source, &rest)
+        }
     }
 
-    fn record(
-        &self,
-        path: &str,
-        source: SourceRecord,
-        parts: &[&str],
-    ) -> Result<Place, Failure> {
+    fn record(&self, path: &str, source: SourceRecord, parts: &[&str]) -> Result<Place, Failure> {
         let (table, key) = parts.split_first().ok_or_else(|| self.not_found(path))?;
         let tree = self.tree(&source, table)?.ok_or_else(|| self.not_found(path))?;
         if key.is_empty() {
             return Ok(Place::Tree(source, tree));
         }
-        let header = TableHeader::decode(&tree.info.header)?;
+        let header = TableHeader::from_json(&tree.info.header)?;
         let key = key::parse_key(&header, &key.join("/"))?;
         Ok(Place::Entry(source, tree, key))
     }

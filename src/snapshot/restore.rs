@@ -13,8 +13,9 @@ use super::opened::{Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::id::SnapshotId;
-use crate::source::{Applied, Description, Fit, Kind, Plan, Source, Target, TreeInfo};
-use crate::tree::{self, Change, Changes, Difference, Tree};
+use crate::repo::Repo;
+use crate::source::{Applied, Description, Extras, Fit, Kind, Plan, Source, Target, TreeInfo};
+use crate::tree::{self, Change, Changes, Content, Difference, StreamReader, Tree};
 
 /// Where one source of a snapshot goes.
 pub struct Destination<'a> {
@@ -53,15 +54,6 @@ pub enum KeyRange {
     Exactly(Vec<u8>),
     /// This one and all that continue it after a NUL byte: a file, or a folder with all in it.
     Below(Vec<u8>),
-}
-
-/// What becomes of entries of a target that the snapshot does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extras {
-    /// They are deleted: the target becomes what the snapshot shows.
-    Delete,
-    /// They stay.
-    Keep,
 }
 
 /// How many entries of a tree a restore changes.
@@ -130,7 +122,7 @@ fn plan_one(
     let scratch = repo.scratch()?;
     let source = destination.target.as_source();
     let present = source.begin(ctx)?;
-    let trees = capture::capture_trees(repo, &scratch, source, &present, None, ctx)?;
+    let trees = capture::capture_trees(repo, &scratch, source, &present, None, ctx)?.trees;
     source.end()?;
     let before = match destination.target.fit(&wanted.description, ctx)? {
         Fit::Kept => by_name(trees),
@@ -185,7 +177,8 @@ fn apply_all(
     ctx: &Context,
 ) -> Result<Restored, Failure> {
     let before = take_before(snapshot, destinations, options, ctx)?;
-    let mut restored = Restored { before: before.id, applied: Applied::default(), verified: vec![] };
+    let mut restored =
+        Restored { before: before.id, applied: Applied::default(), verified: vec![] };
     let mut expected = Vec::new();
     for destination in destinations.iter_mut() {
         let (applied, roots) = apply_one(snapshot, destination, &before, ctx)?;
@@ -282,8 +275,9 @@ fn verify(
     let source = destination.target.as_source();
     let mut description = source.begin(ctx)?;
     description.trees.retain(|info| expected.contains_key(&info.name));
+    description.aids.clear();
     let trees =
-        capture::capture_trees(&snapshot.repo, &scratch, source, &description, None, ctx)?;
+        capture::capture_trees(&snapshot.repo, &scratch, source, &description, None, ctx)?.trees;
     source.end()?;
     let found = by_name(trees);
     expected
@@ -314,6 +308,7 @@ fn by_name(trees: Vec<TreeRecord>) -> BTreeMap<String, Tree> {
 
 /// What of a source is wanted.
 struct Wanted {
+    kind: Kind,
     description: Description,
     trees: Vec<TreeRecord>,
     keys: Option<KeyRange>,
@@ -330,7 +325,8 @@ impl Wanted {
             Selection::Tree(name) => (pick(all, name), None),
             Selection::Entries { tree, keys } => (pick(all, tree), Some(keys.clone())),
         };
-        Ok(Self { description, trees, keys, extras: destination.extras })
+        let Destination { kind, extras, .. } = *destination;
+        Ok(Self { kind, description, trees, keys, extras })
     }
 
     fn admits(&self, difference: &Difference) -> bool {
@@ -362,7 +358,7 @@ impl Wanted {
             } else {
                 let scratch = repo.scratch()?;
                 let changes = self.changes(snapshot, record, old);
-                let shape = super::opened::shape_like(repo, &record.info);
+                let shape = super::opened::shape(repo, self.kind)?;
                 tree::edit(&scratch, &scratch, &shape, old, changes)?
             };
             expected.insert(record.info.name.clone(), tree);
@@ -437,10 +433,23 @@ impl Plan for TreeChanges<'_> {
         let repo = &self.snapshot.repo;
         Ok(Box::new(changes.map(|change| {
             change.map(|mut change| {
-                change.value = change.value.map(|value| value.opened(repo));
+                if let Some(value) = &mut change.value {
+                    value.content =
+                        opened(repo, std::mem::replace(&mut value.content, Content::empty()));
+                }
                 change
             })
         })))
+    }
+}
+
+/// Content as a target takes it, which knows of no repository.
+fn opened(repo: &Arc<Repo>, content: Content) -> Content {
+    match content {
+        Content::Stored(stream) => {
+            Content::Reader(Box::new(StreamReader::new(Arc::clone(repo), stream)))
+        }
+        at_hand => at_hand,
     }
 }
 
@@ -484,7 +493,9 @@ pub enum RestoreError {
         there: Vec<String>,
     },
     /// Something in the target could not be read, so it could not be saved before the restore.
-    #[error("{item} in the target cannot be read, so it cannot be saved before the restore: {reason}")]
+    #[error(
+        "{item} in the target cannot be read, so it cannot be saved before the restore: {reason}"
+    )]
     CannotSave {
         /// What.
         item: String,

@@ -49,10 +49,10 @@ impl Timeline {
     }
 
     /// The snapshots that a filter admits, oldest first.
-    pub fn iter<'a>(
+    pub fn iter<'a, 'f>(
         &'a self,
-        filter: &'a Filter,
-    ) -> impl DoubleEndedIterator<Item = &'a (SnapshotId, Manifest)> {
+        filter: &'f Filter,
+    ) -> impl DoubleEndedIterator<Item = &'a (SnapshotId, Manifest)> + use<'a, 'f> {
         self.snapshots.iter().filter(|(_, manifest)| filter.admits(manifest))
     }
 
@@ -93,7 +93,8 @@ impl Timeline {
             "" => Some(0),
             _ => rest.strip_prefix('~').and_then(|n| n.parse().ok()),
         };
-        let back: usize = back.ok_or_else(|| SelectError::NotASnapshot { text: text.to_owned() })?;
+        let back: usize =
+            back.ok_or_else(|| SelectError::NotASnapshot { text: text.to_owned() })?;
         let count = self.iter(filter).count();
         self.iter(filter).rev().nth(back).ok_or(SelectError::TooFarBack { back, count })
     }

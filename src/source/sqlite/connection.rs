@@ -155,8 +155,8 @@ pub(super) fn field(row: &SqliteRow, index: usize) -> Result<Field<'_>, sqlx::Er
         return Ok(Field::Null);
     }
     let field = match value.type_info().name() {
-        "INTEGER" => i64::decode(value).map(Field::Integer),
-        "REAL" => f64::decode(value).map(Field::Real),
+        "INTEGER" => <i64 as Decode<Sqlite>>::decode(value).map(Field::Integer),
+        "REAL" => <f64 as Decode<Sqlite>>::decode(value).map(Field::Real),
         "TEXT" => bytes(value).map(Field::Text),
         _ => bytes(value).map(Field::Blob),
     };
