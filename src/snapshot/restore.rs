@@ -56,6 +56,18 @@ pub enum KeyRange {
     Below(Vec<u8>),
 }
 
+impl KeyRange {
+    /// Whether a key is one of them.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Exactly(only) => key == only,
+            Self::Below(top) => key
+                .strip_prefix(top.as_slice())
+                .is_some_and(|rest| top.is_empty() || rest.is_empty() || rest.starts_with(&[0])),
+        }
+    }
+}
+
 /// How many entries of a tree a restore changes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct TreePlan {
@@ -330,14 +342,7 @@ impl Wanted {
     }
 
     fn admits(&self, difference: &Difference) -> bool {
-        let in_range = match &self.keys {
-            None => true,
-            Some(KeyRange::Exactly(key)) => difference.key == *key,
-            Some(KeyRange::Below(key)) => difference
-                .key
-                .strip_prefix(key.as_slice())
-                .is_some_and(|rest| key.is_empty() || rest.is_empty() || rest.starts_with(&[0])),
-        };
+        let in_range = self.keys.as_ref().is_none_or(|keys| keys.contains(&difference.key));
         in_range && (self.extras == Extras::Delete || difference.new.is_some())
     }
 

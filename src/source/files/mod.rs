@@ -105,13 +105,14 @@ impl Files {
         description: &Description,
         root: Option<&Path>,
     ) -> Result<Self, FilesError> {
-        let header: Header = serde_json::from_slice(&description.header)
+        let mut header: Header = serde_json::from_slice(&description.header)
             .map_err(|source| FilesError::Header { source })?;
-        let captured = match &header {
-            Header::Storage { path, .. } => Path::new(path),
-            Header::Configuration { base, .. } => Path::new(base),
-        };
-        let root = root.unwrap_or(captured).to_owned();
+        let (Header::Storage { path, .. } | Header::Configuration { base: path, .. }) = &mut header;
+        if let Some(root) = root {
+            // What is captured there, before a restore, was there and not where it came from.
+            *path = root.to_string_lossy().into_owned();
+        }
+        let root = PathBuf::from(&*path);
         Self::with_header(kind, name.into(), root, header)
     }
 
