@@ -13,9 +13,8 @@ use super::opened::{Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::id::SnapshotId;
-use crate::repo::Repo;
 use crate::source::{Applied, Description, Extras, Fit, Kind, Plan, Source, Target, TreeInfo};
-use crate::tree::{self, Change, Changes, Content, Difference, StreamReader, Tree};
+use crate::tree::{self, Change, Changes, Difference, Tree};
 
 /// Where one source of a snapshot goes.
 pub struct Destination<'a> {
@@ -433,23 +432,10 @@ impl Plan for TreeChanges<'_> {
         let repo = &self.snapshot.repo;
         Ok(Box::new(changes.map(|change| {
             change.map(|mut change| {
-                if let Some(value) = &mut change.value {
-                    value.content =
-                        opened(repo, std::mem::replace(&mut value.content, Content::empty()));
-                }
+                change.value = change.value.map(|value| value.opened(repo));
                 change
             })
         })))
-    }
-}
-
-/// Content as a target takes it, which knows of no repository.
-fn opened(repo: &Arc<Repo>, content: Content) -> Content {
-    match content {
-        Content::Stored(stream) => {
-            Content::Reader(Box::new(StreamReader::new(Arc::clone(repo), stream)))
-        }
-        at_hand => at_hand,
     }
 }
 
