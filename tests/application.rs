@@ -209,7 +209,10 @@ fn a_plan_changes_nothing_and_counts_right() {
     let changes = users.changes;
     assert_eq!((changes.inserted, changes.updated, changes.deleted), (1, 1, 1));
     assert_eq!(app.state(), state);
-    assert_eq!(Timeline::load(&repo).expect("a timeline").iter(&snapshot::Filter::default()).count(), 1);
+    assert_eq!(
+        Timeline::load(&repo).expect("a timeline").iter(&snapshot::Filter::default()).count(),
+        1
+    );
 }
 
 #[test]

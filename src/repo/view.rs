@@ -177,8 +177,7 @@ impl View {
 impl Store {
     /// Opens for writing, else for reading, else not at all.
     fn open(directory: &Path) -> Option<Self> {
-        let families =
-            || FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, options(name)));
+        let families = || FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, options(name)));
         let mut created = options(SEGMENTS);
         created.create_if_missing(true);
         created.create_missing_column_families(true);
