@@ -64,6 +64,14 @@ impl Connection {
         Ok(Self { runtime, inner, path: path.to_owned() })
     }
 
+    /// Closes the file, and waits until it is closed: a connection that is merely dropped holds its
+    /// locks a little longer. An open transaction is rolled back.
+    pub(super) fn close(self) -> Result<(), SqliteError> {
+        let Self { runtime, inner, path } = self;
+        let closed = runtime.block_on(sqlx::Connection::close(inner));
+        closed.map_err(|source| query_error(&path, "close", source))
+    }
+
     /// Runs one statement, or several without arguments.
     pub(super) fn execute(&mut self, sql: &str) -> Result<(), SqliteError> {
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.inner);
@@ -155,8 +163,8 @@ pub(super) fn field(row: &SqliteRow, index: usize) -> Result<Field<'_>, sqlx::Er
         return Ok(Field::Null);
     }
     let field = match value.type_info().name() {
-        "INTEGER" => i64::decode(value).map(Field::Integer),
-        "REAL" => f64::decode(value).map(Field::Real),
+        "INTEGER" => <i64 as Decode<Sqlite>>::decode(value).map(Field::Integer),
+        "REAL" => <f64 as Decode<Sqlite>>::decode(value).map(Field::Real),
         "TEXT" => bytes(value).map(Field::Text),
         _ => bytes(value).map(Field::Blob),
     };

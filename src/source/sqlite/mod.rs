@@ -136,11 +136,10 @@ impl Source for Sqlite {
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        if self.session.as_ref().is_some_and(|session| !session.held) {
-            // Closing the connection ends the transaction, which wrote nothing.
-            self.session = None;
+        match self.session.take_if(|session| !session.held) {
+            Some(session) => Ok(session.db.close()?),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

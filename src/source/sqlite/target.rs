@@ -44,29 +44,38 @@ impl SqliteTarget {
         Self { source, created: false, rebuilt: false, pending: Vec::new(), journal_mode: None }
     }
 
+    /// Opens the file and its only transaction. `settings` are for a new file.
+    fn open(&mut self, settings: &[String]) -> Result<(), SqliteError> {
+        let mut db = Connection::open(&self.source.path, Access::Restore)?;
+        for setting in settings {
+            db.execute(setting)?;
+        }
+        db.execute("BEGIN IMMEDIATE")?;
+        self.source.session = Some(Session { db, tables: Vec::new(), held: true });
+        Ok(())
+    }
+
+    /// Closes the file; what was not committed is undone.
+    fn close(&mut self) -> Result<(), Failure> {
+        match self.source.session.take() {
+            Some(session) => Ok(session.db.close()?),
+            None => Ok(()),
+        }
+    }
+
     fn db(&mut self) -> Result<&mut Connection, SqliteError> {
         Ok(&mut self.source.session()?.db)
     }
 
     /// Drops everything and makes the tables of `wanted`.
-    fn rebuild(&mut self, wanted: &DatabaseHeader, ctx: &Context) -> Result<(), SqliteError> {
+    fn rebuild(&mut self, wanted: &DatabaseHeader, ctx: &Context) -> Result<(), Failure> {
         for object in objects(wanted) {
             statement::check(object)?;
         }
-        let created = self.created;
-        let db = self.db()?;
-        if created {
-            // These are given to a file before its first page is written.
-            db.execute("ROLLBACK")?;
-            for name in ["page_size", "auto_vacuum"] {
-                if let Some(number) = setting(wanted, name).and_then(|v| v.parse::<u32>().ok()) {
-                    db.execute(&format!("PRAGMA {name} = {number}"))?;
-                }
-            }
-            if let "UTF-16le" | "UTF-16be" = wanted.encoding.as_str() {
-                db.execute(&format!("PRAGMA encoding = '{}'", wanted.encoding))?;
-            }
-            db.execute("BEGIN IMMEDIATE")?;
+        if self.created {
+            // These can be given to a file only before its first transaction.
+            self.close()?;
+            self.open(&settings_of_a_new_file(wanted))?;
             self.journal_mode = setting(wanted, "journal_mode").map(str::to_owned);
         }
         let db = self.db()?;
@@ -152,13 +161,9 @@ impl SqliteTarget {
 
 impl Target for SqliteTarget {
     fn begin(&mut self, _ctx: &Context) -> Result<(), Failure> {
-        let path = &self.source.path;
-        self.created = !path.exists();
+        self.created = !self.source.path.exists();
         self.rebuilt = false;
-        let mut db = Connection::open(path, Access::Restore)?;
-        db.execute("BEGIN IMMEDIATE")?;
-        self.source.session = Some(Session { db, tables: Vec::new(), held: true });
-        Ok(())
+        Ok(self.open(&[])?)
     }
 
     fn as_source(&mut self) -> &mut dyn Source {
@@ -224,14 +229,14 @@ impl Target for SqliteTarget {
         if journal_mode.as_deref() == Some("wal") {
             db.execute("PRAGMA journal_mode = WAL")?;
         }
-        self.source.session = None;
-        Ok(())
+        self.close()
     }
 
     fn rollback(&mut self) -> Result<(), Failure> {
-        let Some(mut session) = self.source.session.take() else { return Ok(()) };
-        session.db.execute("ROLLBACK")?;
-        drop(session);
+        if self.source.session.is_none() {
+            return Ok(());
+        }
+        self.close()?;
         if self.created {
             remove(self.source.path.clone())?;
         }
@@ -401,6 +406,19 @@ fn read(table: &str, content: Content) -> Result<Vec<u8>, SqliteError> {
         }
         Content::Stored(_) => Err(error(std::io::Error::other("it is still in the repository"))),
     }
+}
+
+fn settings_of_a_new_file(wanted: &DatabaseHeader) -> Vec<String> {
+    let mut settings = Vec::new();
+    for name in ["page_size", "auto_vacuum"] {
+        if let Some(number) = setting(wanted, name).and_then(|value| value.parse::<u32>().ok()) {
+            settings.push(format!("PRAGMA {name} = {number}"));
+        }
+    }
+    if let "UTF-16le" | "UTF-16be" = wanted.encoding.as_str() {
+        settings.push(format!("PRAGMA encoding = '{}'", wanted.encoding));
+    }
+    settings
 }
 
 fn exists(db: &mut Connection, table: &str) -> Result<bool, SqliteError> {
