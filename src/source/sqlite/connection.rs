@@ -105,8 +105,9 @@ impl Connection {
 
     /// The rows of an answer of any length, as they are asked for.
     pub(super) fn stream(&mut self, sql: String) -> Rows<'_> {
-        let rows = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false).fetch(&mut self.inner);
-        Rows { runtime: &self.runtime, rows, path: &self.path, sql }
+        let answer =
+            sqlx::query(AssertSqlSafe(sql.clone())).persistent(false).fetch(&mut self.inner);
+        Rows { runtime: &self.runtime, answer, path: &self.path, sql }
     }
 
     fn error(&self, sql: &str, source: sqlx::Error) -> SqliteError {
@@ -142,7 +143,7 @@ impl Answer {
 
 pub(super) struct Rows<'a> {
     runtime: &'a Runtime,
-    rows: BoxStream<'a, Result<SqliteRow, sqlx::Error>>,
+    answer: BoxStream<'a, Result<SqliteRow, sqlx::Error>>,
     path: &'a Path,
     sql: String,
 }
@@ -151,7 +152,7 @@ impl Iterator for Rows<'_> {
     type Item = Result<SqliteRow, SqliteError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = self.runtime.block_on(self.rows.next())?;
+        let row = self.runtime.block_on(self.answer.next())?;
         Some(row.map_err(|source| query_error(self.path, &self.sql, source)))
     }
 }

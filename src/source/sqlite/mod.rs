@@ -5,6 +5,7 @@ mod connection;
 mod schema;
 mod statement;
 mod target;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -145,7 +146,10 @@ impl Source for Sqlite {
 
 impl std::fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sqlite").field("name", &self.name).field("path", &self.path).finish()
+        f.debug_struct("Sqlite")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -239,13 +243,11 @@ impl Iterator for Records<'_> {
     type Item = Result<Record, Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.rows.next() {
-            Some(row) => Some(row.map_err(Failure::from).and_then(|row| self.record(&row))),
-            None => {
-                self.report();
-                None
-            }
-        }
+        let Some(row) = self.rows.next() else {
+            self.report();
+            return None;
+        };
+        Some(row.map_err(Failure::from).and_then(|row| self.record(&row)))
     }
 }
 
