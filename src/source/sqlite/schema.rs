@@ -197,13 +197,15 @@ fn read_table(
     let mut columns: Vec<Column> = rows.iter().map(column).collect();
     let mut key: Vec<&Answer> = rows.iter().filter(|row| row.integer(4) > 0).collect();
     key.sort_by_key(|row| row.integer(4));
+    let may_be_null = key.iter().any(|row| row.integer(2) == 0);
     let mut key: Vec<String> = key.into_iter().map(|row| row.text(0)).collect();
     let indexes = Indexes::read(db, &name)?;
     // Such a column is another name of the row number.
     let is_rowid = !without_rowid && key.len() == 1 && indexes.key_collations.is_none();
     let rowid = if without_rowid { None } else { rowid_name(&columns) };
     let mut key_kind = KeyKind::Primary;
-    if key.is_empty() || (!without_rowid && !is_rowid && has_null_key(db, &name, &key)?) {
+    let may_be_null = may_be_null && !without_rowid && !is_rowid;
+    if key.is_empty() || (may_be_null && has_null_key(db, &name, &key)?) {
         // An old oddity that SQLite keeps: a primary key may hold NULL, and that more than once.
         if rowid.is_none() {
             return Ok(None);

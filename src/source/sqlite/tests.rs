@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::hint::{ErrorKind, Hint as _};
 use crate::source::record::{DatabaseHeader, TableHeader};
 use crate::source::testing::{self, Captured, Difference, Tree, apply, later, recorded};
 use crate::source::{Applied, Target};
