@@ -1,5 +1,5 @@
 //! A whole application, its life and its return: files and an SQLite database.
-#![allow(missing_docs, clippy::missing_panics_doc, reason = "a test")]
+#![expect(clippy::disallowed_methods, reason = "tests write files as applications do")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -209,7 +209,10 @@ fn a_plan_changes_nothing_and_counts_right() {
     let changes = users.changes;
     assert_eq!((changes.inserted, changes.updated, changes.deleted), (1, 1, 1));
     assert_eq!(app.state(), state);
-    assert_eq!(Timeline::load(&repo).expect("a timeline").iter(&Default::default()).count(), 1);
+    assert_eq!(
+        Timeline::load(&repo).expect("a timeline").iter(&snapshot::Filter::default()).count(),
+        1
+    );
 }
 
 #[test]
