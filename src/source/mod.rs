@@ -6,6 +6,8 @@ pub mod key;
 pub mod record;
 pub mod sort;
 mod sqlite;
+#[cfg(test)]
+mod testing;
 
 pub use files::{
     Directory, Entry, EntryError, EntryKind, Extras, Files, FilesError, FilesOptions, display_key,
