@@ -2,6 +2,7 @@
 //! over each as [`Changes`]; a target takes changes. Neither knows of the repository.
 
 pub mod key;
+pub mod postgres;
 pub mod record;
 pub mod sort;
 
