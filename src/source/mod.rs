@@ -3,6 +3,7 @@
 
 mod files;
 pub mod key;
+pub mod postgres;
 pub mod record;
 pub mod sort;
 mod sqlite;
