@@ -29,10 +29,9 @@ pub use error::PostgresError;
 
 use self::connect::Login;
 use self::session::{Config, Purpose, Session};
-use super::{Applied, Delta, Description, Fit, Kind, Plan, Source, Target, TreeInfo};
+use super::{Applied, Delta, Description, Fit, Kind, Parent, Plan, Source, Target, TreeInfo};
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::tree::Changes;
 
 /// What may be chosen about a database.
 #[derive(Debug, Clone, Default)]
@@ -121,7 +120,7 @@ impl Source for Postgres {
     fn changes<'a>(
         &'a mut self,
         tree: &'a TreeInfo,
-        _parent: Option<Changes<'a>>,
+        _parent: Option<&'a dyn Parent>,
         ctx: &'a Context,
     ) -> Result<Delta<'a>, Failure> {
         let Self { config, session } = self;

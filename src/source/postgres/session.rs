@@ -147,7 +147,7 @@ impl Session {
             estimate: table.estimate,
         };
         let trees = self.tables.iter().map(tree).collect();
-        Ok(Description { header: header.to_json(), trees })
+        Ok(Description { header: header.to_json(), trees, aids: Vec::new() })
     }
 
     fn schema(&mut self, config: &Config) -> &Schema {
