@@ -3,7 +3,7 @@
 
 mod files;
 pub mod key;
-pub mod postgres;
+mod postgres;
 pub mod record;
 pub mod sort;
 mod sqlite;
@@ -14,6 +14,7 @@ pub use files::{
     Directory, Entry, EntryError, EntryKind, Extras, Files, FilesError, FilesOptions, display_key,
     key_of,
 };
+pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 
 use crate::context::Context;

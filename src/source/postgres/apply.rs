@@ -361,7 +361,7 @@ impl<'t> Staged<'t> {
         // Compared as bytes: to the types' own operators 1.0 and 1.00 are equal.
         let sql = format!(
             "DELETE FROM ONLY {} AS t USING {} AS s WHERE {}
-             AND ROW({}) OPERATOR(pg_catalog.*<>) ROW({})",
+             AND ROW({})::record OPERATOR(pg_catalog.*<>) ROW({})::record",
             self.table.sql(),
             self.put_table(),
             self.same_key(),

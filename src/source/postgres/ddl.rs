@@ -133,7 +133,7 @@ pub(super) fn drop_everything(db: &mut Db, kept: &[String]) -> Result<(), Postgr
 /// CASCADE and IF EXISTS make safe. A schema in which an extension lives stays.
 const DROPS: &str = r#"
 WITH member AS (
-  SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i')
+  SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i') AND objsubid = 0
 ), ours AS (
   SELECT oid FROM pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema')
     AND nspname !~ '^pg_(toast|temp)'
