@@ -2,7 +2,8 @@
 //! nothing of us, says the same before and after. The repository is played by maps in memory.
 //!
 //! Needs the server's programs (`scripts/install.sh postgres`); without them the tests fail.
-#![expect(clippy::disallowed_methods, reason = "tests start servers and measure time")]
+#![expect(clippy::disallowed_methods, reason = "tests measure time")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -335,7 +336,7 @@ fn changed_rows_come_back_and_others_are_not_touched() {
     let before = database.dump();
     let captured = database.capture();
     database.sql(CHANGES);
-    let untouched = r#"SELECT string_agg(xmin::text, ',' ORDER BY id) FROM by_uuid WHERE v NOT BETWEEN 200 AND 301"#;
+    let untouched = "SELECT string_agg(xmin::text, ',' ORDER BY id) FROM by_uuid WHERE v NOT BETWEEN 200 AND 301";
     let versions = database.sql(untouched);
     let (fit, applied) = restore(&mut database.open(), &captured).unwrap();
     assert_eq!(fit, Fit::Kept);
@@ -577,6 +578,19 @@ fn without_pg_dump_rows_are_captured_and_restored_where_the_tables_exist() {
     Target::begin(&mut target, &ctx).unwrap();
     let error = target.fit(&captured.description, &ctx).unwrap_err();
     assert!(error.to_string().contains("structure of t, u differs"), "{error}");
+}
+
+#[test]
+fn what_is_left_out_is_listed() {
+    let database = Database::with("CREATE TABLE t (id integer PRIMARY KEY); SELECT lo_create(7);");
+    let recorder = Arc::new(Recorder::default());
+    let ctx = Context { reporter: Arc::<Recorder>::clone(&recorder), ..Context::new() };
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/broken-pg_dump.sh");
+    let broken = PostgresOptions { pg_dump: Some(program.into()), ..Default::default() };
+    let mut source = database.open_with(broken);
+    Source::begin(&mut source, &ctx).unwrap();
+    source.end().unwrap();
+    assert_eq!(recorder.skipped(), ["database/main: schema", "database/main: 1 large objects"]);
 }
 
 #[test]

@@ -338,7 +338,7 @@ pub(super) struct Reference {
 
 /// All foreign keys that hold.
 pub(super) fn references(db: &mut Db) -> Result<Vec<Reference>, PostgresError> {
-    let sql = r#"SELECT coalesce(json_agg(json_build_object(
+    let sql = "SELECT coalesce(json_agg(json_build_object(
         'name', f.conname, 'child_oid', f.conrelid::int8, 'parent_oid', f.confrelid::int8,
         'child', format('%I.%I', cn.nspname, c.relname),
         'parent', format('%I.%I', rn.nspname, r.relname), 'partitioned', r.relkind = 'p',
@@ -355,7 +355,7 @@ pub(super) fn references(db: &mut Db) -> Result<Vec<Reference>, PostgresError> {
       JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
       JOIN pg_class r ON r.oid = f.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace
       WHERE f.contype = 'f' AND f.convalidated AND c.relkind = 'r' AND NOT EXISTS (
-        SELECT FROM pg_constraint fp WHERE fp.oid = f.conparentid AND fp.conrelid = f.conrelid)"#;
+        SELECT FROM pg_constraint fp WHERE fp.oid = f.conparentid AND fp.conrelid = f.conrelid)";
     db.json("reading the catalogue", sql)
 }
 

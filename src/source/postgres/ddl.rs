@@ -9,37 +9,39 @@ use super::catalog::{Server, ident};
 use super::connect::{Db, Login};
 use super::error::PostgresError;
 
-/// Takes the schema as of `snapshot`, or as of now. Whatever stands in the way becomes the reason
-/// why there is none: rows can be captured without.
+/// What became of the attempt to take the schema.
+#[derive(Debug)]
+pub(super) struct Dumped {
+    /// The schema, or the reason why there is none: rows can be captured without.
+    pub schema: Schema,
+    /// Whether a `pg_dump` that should do failed: then the capture lacks what it should have.
+    pub failed: bool,
+}
+
+/// Takes the schema as of `snapshot`, or as of now.
 pub(super) fn dump(
     login: &Login,
     server: &Server,
     program: Option<&Path>,
     snapshot: Option<&str>,
-) -> Schema {
-    let both = find(server.major, program).and_then(|program| {
-        let pre_data = section(&program, login, "pre-data", snapshot)?;
-        let post_data = section(&program, login, "post-data", snapshot)?;
-        Ok(Schema::PgDump { pre_data, post_data })
-    });
-    both.unwrap_or_else(|reason| Schema::Unavailable { reason })
+) -> Dumped {
+    let program = match find(server.major, program) {
+        Ok(program) => program,
+        Err(reason) => return Dumped { schema: Schema::Unavailable { reason }, failed: false },
+    };
+    let section = |name| section(&program, login, name, snapshot);
+    match section("pre-data").and_then(|pre_data| Ok((pre_data, section("post-data")?))) {
+        Ok((pre_data, post_data)) => {
+            Dumped { schema: Schema::PgDump { pre_data, post_data }, failed: false }
+        }
+        Err(reason) => Dumped { schema: Schema::Unavailable { reason }, failed: true },
+    }
 }
 
 /// A `pg_dump` that is not older than the server: of the server's own version if there is one, so
 /// that the text does not depend on what else is installed.
 fn find(server: u32, program: Option<&Path>) -> Result<PathBuf, String> {
-    let mut candidates: Vec<PathBuf> = Vec::new();
-    match program {
-        Some(program) => candidates.push(program.to_owned()),
-        None => {
-            for parent in ["/usr/lib/postgresql", "/usr"] {
-                let Ok(entries) = std::fs::read_dir(parent) else { continue };
-                let found = entries.filter_map(Result::ok).map(|e| e.path().join("bin/pg_dump"));
-                candidates.extend(found.filter(|path| path.exists()));
-            }
-            candidates.push("pg_dump".into());
-        }
-    }
+    let candidates = program.map_or_else(installed, |program| vec![program.to_owned()]);
     let mut versions: Vec<(u32, usize, PathBuf)> = candidates
         .into_iter()
         .enumerate()
@@ -54,6 +56,19 @@ fn find(server: u32, program: Option<&Path>) -> Result<PathBuf, String> {
         }
         (None, None) => Err("pg_dump is not installed".to_owned()),
     }
+}
+
+/// Where packages put it: `/usr/lib/postgresql/15/bin` (Debian), `/usr/pgsql-15/bin` (Red Hat),
+/// else the PATH.
+fn installed() -> Vec<PathBuf> {
+    let mut candidates = Vec::new();
+    for parent in ["/usr/lib/postgresql", "/usr"] {
+        let Ok(entries) = std::fs::read_dir(parent) else { continue };
+        let found = entries.filter_map(Result::ok).map(|entry| entry.path().join("bin/pg_dump"));
+        candidates.extend(found.filter(|path| path.exists()));
+    }
+    candidates.push("pg_dump".into());
+    candidates
 }
 
 /// The major version in `pg_dump (PostgreSQL) 15.18 (Debian …)`.
@@ -131,7 +146,7 @@ pub(super) fn drop_everything(db: &mut Db, kept: &[String]) -> Result<(), Postgr
 
 /// One `DROP` per object that is not the server's and not an extension's, in an order that
 /// CASCADE and IF EXISTS make safe. A schema in which an extension lives stays.
-const DROPS: &str = r#"
+const DROPS: &str = "
 WITH member AS (
   SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i') AND objsubid = 0
 ), ours AS (
@@ -178,7 +193,7 @@ SELECT coalesce(json_agg(format('DROP %s IF EXISTS %s CASCADE', i.type, i.identi
                          ORDER BY o.step, o.oid), '[]')::text
 FROM object o CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
 WHERE o.oid >= 16384 AND NOT EXISTS (
-  SELECT FROM member m WHERE m.classid = o.class AND m.objid = o.oid)"#;
+  SELECT FROM member m WHERE m.classid = o.class AND m.objid = o.oid)";
 
 /// The schema's text as this server and this role can run it, and what was left out: statements
 /// about roles that do not exist here, and comments on extensions that are not the role's.

@@ -48,7 +48,7 @@ pub(super) struct Session {
     excluded: Vec<Table>,
     /// Names the instant of a capture, so that `pg_dump` can read as of the same.
     snapshot: Option<String>,
-    schema: Option<Schema>,
+    schema: Option<ddl::Dumped>,
     /// What a restore makes of the database.
     fitted: Option<(DatabaseHeader, Fit)>,
     /// In a database made anew: whether what comes after the rows is made, too.
@@ -117,11 +117,17 @@ impl Session {
         ctx: &Context,
     ) -> Result<Description, PostgresError> {
         let name = &config.name;
-        let schema = self.schema(config).clone();
+        let dumped = self.schema(config);
+        let schema = dumped.schema.clone();
         if let Schema::Unavailable { reason } = &schema {
-            ctx.report(Event::Note(format!(
-                "database {name}: rows are captured without the schema, because {reason}"
-            )));
+            ctx.report(if dumped.failed {
+                let item = format!("database/{name}: schema");
+                Event::Skipped { item, reason: reason.clone() }
+            } else {
+                Event::Note(format!(
+                    "database {name}: rows are captured without the schema, because {reason}"
+                ))
+            });
         }
         self.tell_what_is_left_out(name, ctx);
         let hashes: Vec<(&str, &str)> = self
@@ -150,7 +156,7 @@ impl Session {
         Ok(Description { header: header.to_json(), trees, aids: Vec::new() })
     }
 
-    fn schema(&mut self, config: &Config) -> &Schema {
+    fn schema(&mut self, config: &Config) -> &ddl::Dumped {
         let Self { server, snapshot, schema, .. } = self;
         schema.get_or_insert_with(|| {
             ddl::dump(&config.login, server, config.pg_dump.as_deref(), snapshot.as_deref())
@@ -200,7 +206,7 @@ impl Session {
         }
         let differing = self.differing(wanted)?;
         let fit =
-            match (&header.schema, self.schema(config)) {
+            match (&header.schema, &self.schema(config).schema) {
                 (wanted @ Schema::PgDump { .. }, live @ Schema::PgDump { .. }) => {
                     if wanted == live { Fit::Kept } else { Fit::Rebuilt }
                 }
@@ -217,7 +223,7 @@ impl Session {
         if let (Fit::Rebuilt, Schema::PgDump { pre_data, .. }) = (fit, &header.schema) {
             self.rebuild(config, &header, pre_data, ctx)?;
             // `pg_dump` would wait for this transaction; and this is what it would say.
-            self.schema = Some(header.schema.clone());
+            self.schema = Some(ddl::Dumped { schema: header.schema.clone(), failed: false });
         }
         self.fitted = Some((header, fit));
         Ok(fit)
