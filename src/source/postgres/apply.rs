@@ -88,6 +88,10 @@ pub(super) fn update(
         db.execute("checking the constraints", "SET CONSTRAINTS ALL IMMEDIATE")?;
     }
     db.execute("applying the changes", "SET LOCAL search_path = ''")?;
+    for staged in &staged {
+        let drop = format!("DROP TABLE {}, {}", staged.put_table(), staged.deletion_table());
+        db.execute("applying the changes", &drop)?;
+    }
     Ok(applied)
 }
 
