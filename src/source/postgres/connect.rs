@@ -59,7 +59,16 @@ impl Login {
     /// Understands a URL as libpq does: `postgres://user:password@host:port/database?host=/socket`.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, PostgresError> {
         let refuse = |reason: String| PostgresError::Url { name: name.to_owned(), reason };
-        let url = url::Url::parse(text).map_err(|error| refuse(error.to_string()))?;
+        // libpq allows a user without a host, which is then in the query; the URL standard does not.
+        let authority = text.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+        let named = if authority.ends_with('@') {
+            text.replacen(authority, &format!("{authority}localhost"), 1)
+        } else {
+            text.to_owned()
+        };
+        let named = Zeroizing::new(named);
+        let url = url::Url::parse(&named).map_err(|error| refuse(error.to_string()))?;
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             return Err(refuse(format!("its scheme is `{}`", url.scheme())));
         }
