@@ -3,6 +3,7 @@
 
 mod files;
 pub mod key;
+mod postgres;
 pub mod record;
 pub mod sort;
 mod sqlite;
@@ -12,6 +13,7 @@ mod testing;
 pub use files::{
     Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions, display_key, key_of,
 };
+pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 
 use crate::context::Context;
