@@ -90,7 +90,7 @@ impl App {
     fn restore(&self, repo: &Arc<Repo>, id: SnapshotId) -> Result<snapshot::Restored, Failure> {
         let snapshot = self.open(repo, id);
         let mut database = SqliteTarget::new(self.sqlite());
-        let mut storage = Directory::new(self.files(), Extras::Delete);
+        let mut storage = Directory::new(self.files());
         let mut destinations = [
             to(Kind::Database, "main", &mut database),
             to(Kind::Storage, "documents", &mut storage),

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::report::Event;
-use crate::source::testing::{self, Captured, apply, later, read, recorded};
+use crate::source::testing::{self, Captured, Difference, apply, later, read, recorded};
 use crate::source::{Applied, Target};
 
 /// Captures, and says how many entries were put.
@@ -32,8 +32,8 @@ fn storage(root: &Path) -> Files {
     Files::new(Kind::Storage, "files", root, FilesOptions::default()).unwrap()
 }
 
-fn restore(root: &Path, wanted: &Captured, extras: Extras) -> Result<Applied, Failure> {
-    let mut target = Directory::new(storage(root), extras);
+fn restore(root: &Path, wanted: &Captured) -> Result<Applied, Failure> {
+    let mut target = Directory::new(storage(root));
     let applied = apply(&mut target, wanted, &later())?;
     target.commit()?;
     Ok(applied)
@@ -126,7 +126,7 @@ proptest! {
 
         // Into nothing.
         let copy = folder.path().join("new/copy");
-        restore(&copy, &before, Extras::Delete).unwrap();
+        restore(&copy, &before).unwrap();
         prop_assert_eq!(&capture(&copy).trees[TREE], &before.trees[TREE]);
 
         // An incremental capture sees what a full one sees.
@@ -135,11 +135,11 @@ proptest! {
         prop_assert_eq!(&after.trees[TREE], &capture(&live).trees[TREE]);
 
         // An older state over a newer one, and back.
-        restore(&live, &before, Extras::Delete).unwrap();
+        restore(&live, &before).unwrap();
         prop_assert_eq!(&capture(&live).trees[TREE], &before.trees[TREE]);
-        restore(&live, &after, Extras::Delete).unwrap();
+        restore(&live, &after).unwrap();
         prop_assert_eq!(&capture(&live).trees[TREE], &after.trees[TREE]);
-        let again = restore(&live, &after, Extras::Delete).unwrap();
+        let again = restore(&live, &after).unwrap();
         prop_assert_eq!(again, Applied::default());
     }
 }
@@ -245,7 +245,7 @@ fn excluded_files_are_neither_captured_nor_deleted() {
     let mut wanted = captured.clone();
     wanted.trees.get_mut(TREE).unwrap().remove(&b"d"[..]);
     let described = Files::described(Kind::Storage, "s", &wanted.description, Some(root)).unwrap();
-    let mut target = Directory::new(described, Extras::Delete);
+    let mut target = Directory::new(described);
     let (ctx, recorder) = recorded();
     apply(&mut target, &wanted, &ctx).unwrap();
     target.commit().unwrap();
@@ -254,7 +254,7 @@ fn excluded_files_are_neither_captured_nor_deleted() {
 }
 
 #[test]
-fn extras_are_kept_on_request_unless_they_are_in_the_way() {
+fn what_the_plan_does_not_name_is_left_alone() {
     let folder = TempDir::new().unwrap();
     let (live, other) = (folder.path().join("live"), folder.path().join("other"));
     put(&live.join("a"), b"file");
@@ -262,7 +262,12 @@ fn extras_are_kept_on_request_unless_they_are_in_the_way() {
     put(&other.join("extra/x"), b"kept");
     set_mtime(&live, 1);
     let wanted = capture(&live);
-    let applied = restore(&other, &wanted, Extras::Keep).unwrap();
+    let mut now = capture(&other);
+    now.trees.get_mut(TREE).unwrap().retain(|key, _| !key.starts_with(b"extra"));
+    let mut target = Directory::new(storage(&other));
+    target.begin(&later()).unwrap();
+    let applied = target.apply(&Difference { now: &now, wanted: &wanted }, &later()).unwrap();
+    target.commit().unwrap();
     assert_eq!((applied.inserted, applied.updated, applied.deleted), (0, 2, 1));
     assert_eq!(fs::read(other.join("a")).unwrap(), b"file");
     assert_eq!(fs::read(other.join("extra/x")).unwrap(), b"kept");
@@ -279,10 +284,12 @@ fn nothing_is_written_through_a_link() {
     put(&source.join("d/f"), b"new");
     let mut wanted = capture(&source);
 
-    // The snapshot's part that is restored does not hold `d` itself.
+    // The part of the snapshot that is restored does not hold `d` itself.
     wanted.trees.get_mut(TREE).unwrap().remove(&b"d"[..]);
-    let mut target = Directory::new(storage(&live), Extras::Keep);
-    apply(&mut target, &wanted, &later()).unwrap();
+    let mut target = Directory::new(storage(&live));
+    target.begin(&later()).unwrap();
+    let plan = Difference { now: &Captured::default(), wanted: &wanted };
+    target.apply(&plan, &later()).unwrap();
     let error = target.commit().unwrap_err();
     assert!(error.to_string().contains("live/d"), "{error}");
     assert_eq!(fs::read(outside.join("f")).unwrap(), b"precious");
@@ -290,7 +297,7 @@ fn nothing_is_written_through_a_link() {
     assert_eq!(fs::read_dir(&live).unwrap().count(), 1);
 
     // With `d` in the snapshot the link is replaced, not followed.
-    restore(&live, &capture(&source), Extras::Delete).unwrap();
+    restore(&live, &capture(&source)).unwrap();
     assert_eq!(fs::read(live.join("d/f")).unwrap(), b"new");
     assert_eq!(fs::read(outside.join("f")).unwrap(), b"precious");
 }
@@ -304,7 +311,7 @@ fn paths_that_lead_out_of_the_target_are_refused() {
         let mut wanted = capture(&source);
         let value = wanted.trees.get_mut(TREE).unwrap().remove(&b"f"[..]).unwrap();
         wanted.trees.get_mut(TREE).unwrap().insert(hostile.to_vec(), value);
-        let mut target = Directory::new(storage(&live), Extras::Delete);
+        let mut target = Directory::new(storage(&live));
         let error = apply(&mut target, &wanted, &later()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damage, "{error}");
         target.rollback().unwrap();
@@ -321,7 +328,7 @@ fn no_live_file_changes_before_the_commit() {
     put(&source.join("f"), b"new");
     let (wanted, before) = (capture(&source), capture(&live));
 
-    let mut target = Directory::new(storage(&live), Extras::Delete);
+    let mut target = Directory::new(storage(&live));
     apply(&mut target, &wanted, &later()).unwrap();
     assert_eq!(capture(&live).trees[TREE], before.trees[TREE]);
     target.rollback().unwrap();
@@ -329,12 +336,12 @@ fn no_live_file_changes_before_the_commit() {
     assert_eq!(fs::read_dir(&live).unwrap().count(), 2);
 
     // Cut short: the staging folder stays, is never captured, and the next restore removes it.
-    let mut target = Directory::new(storage(&live), Extras::Delete);
+    let mut target = Directory::new(storage(&live));
     apply(&mut target, &wanted, &later()).unwrap();
     drop(target);
     assert_eq!(fs::read_dir(&live).unwrap().count(), 3);
     assert_eq!(capture(&live).trees[TREE], before.trees[TREE]);
-    restore(&live, &wanted, Extras::Delete).unwrap();
+    restore(&live, &wanted).unwrap();
     assert_eq!(capture(&live).trees[TREE], wanted.trees[TREE]);
     assert_eq!(fs::read_dir(&live).unwrap().count(), 1);
 }
@@ -342,9 +349,9 @@ fn no_live_file_changes_before_the_commit() {
 #[test]
 fn two_restores_into_one_directory_do_not_meet() {
     let folder = TempDir::new().unwrap();
-    let mut first = Directory::new(storage(folder.path()), Extras::Keep);
+    let mut first = Directory::new(storage(folder.path()));
     first.begin(&later()).unwrap();
-    let error = Directory::new(storage(folder.path()), Extras::Keep).begin(&later()).unwrap_err();
+    let error = Directory::new(storage(folder.path())).begin(&later()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     first.rollback().unwrap();
 }
@@ -376,7 +383,7 @@ fn configuration_is_only_the_files_that_match() {
     put(&app.join("edms/settings/new.py"), b"B = 1");
     let restore_to = |root: Option<&Path>| {
         let files = Files::described(Kind::Configuration, "", &captured.description, root).unwrap();
-        let mut target = Directory::new(files, Extras::Delete);
+        let mut target = Directory::new(files);
         apply(&mut target, &captured, &later()).unwrap();
         target.commit().unwrap();
         capture_since(target.as_source(), None, &later()).0
@@ -401,7 +408,7 @@ fn times_owners_and_modes_come_back_to_the_nanosecond() {
     set_mtime(&live.join("d"), 2);
     let wanted = capture(&live);
     let copy = folder.path().join("copy");
-    restore(&copy, &wanted, Extras::Delete).unwrap();
+    restore(&copy, &wanted).unwrap();
     let (file, directory) =
         (fs::metadata(copy.join("d/f")).unwrap(), fs::metadata(copy.join("d")).unwrap());
     assert_eq!((file.mtime(), file.mtime_nsec()), (1, 123_456_789));
@@ -411,7 +418,7 @@ fn times_owners_and_modes_come_back_to_the_nanosecond() {
     // Only a file inside changes: the directory keeps its time all the same.
     put(&copy.join("d/f"), b"changed");
     set_mtime(&copy.join("d"), 2);
-    restore(&copy, &wanted, Extras::Delete).unwrap();
+    restore(&copy, &wanted).unwrap();
     assert_eq!(fs::metadata(copy.join("d")).unwrap().mtime(), 2);
     assert_eq!(capture(&copy).trees[TREE], wanted.trees[TREE]);
 }
