@@ -30,9 +30,6 @@ use crate::hint::Failure;
 use crate::report::Event;
 use crate::tree::{Change, Changes, Content};
 
-/// Rows between two looks at whether to stop.
-const STEP: u64 = 1024;
-
 /// An SQLite file as a [`Source`].
 pub struct Sqlite {
     name: String,
@@ -130,7 +127,7 @@ impl Source for Sqlite {
             .find(|table| table.tree == tree.name)
             .ok_or_else(|| SqliteError::NoTable { table: tree.name.clone() })?;
         ctx.phase(format!("reading table {}", tree.name), tree.estimate);
-        let records = Records::new(&mut session.db, table, ctx);
+        let records = Records::new(&mut session.db, table);
         Ok(Delta::Everything(if table.ordered {
             Box::new(records.map(|record| record.map(put)))
         } else {
@@ -183,13 +180,10 @@ struct Records<'a> {
     /// How many columns of the answer make the row.
     width: usize,
     writer: RowWriter,
-    unreported: u64,
-    bytes: u64,
-    ctx: &'a Context,
 }
 
 impl<'a> Records<'a> {
-    fn new(db: &'a mut Connection, table: &'a Table, ctx: &'a Context) -> Self {
+    fn new(db: &'a mut Connection, table: &'a Table) -> Self {
         let mut columns = table.columns();
         let width = columns.len();
         let key = if table.header.key_kind == KeyKind::Rowid {
@@ -205,7 +199,7 @@ impl<'a> Records<'a> {
         }
         let rows = db.stream(sql);
         let writer = RowWriter::default();
-        Self { rows, table, key, width, writer, unreported: 0, bytes: 0, ctx }
+        Self { rows, table, key, width, writer }
     }
 
     fn record(&mut self, row: &SqliteRow) -> Result<Record, Failure> {
@@ -223,21 +217,7 @@ impl<'a> Records<'a> {
             key::push(&mut key, &fields[*index]);
         }
         let row = self.writer.end().to_vec();
-        self.unreported += 1;
-        self.bytes += row.len() as u64;
-        if self.unreported == STEP {
-            self.ctx.check_cancelled()?;
-            self.report();
-        }
         Ok((key, row))
-    }
-
-    fn report(&mut self) {
-        let (items, bytes) =
-            (std::mem::take(&mut self.unreported), std::mem::take(&mut self.bytes));
-        if items > 0 {
-            self.ctx.report(Event::Progress { items, bytes });
-        }
     }
 }
 
@@ -245,10 +225,7 @@ impl Iterator for Records<'_> {
     type Item = Result<Record, Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Some(row) = self.rows.next() else {
-            self.report();
-            return None;
-        };
+        let row = self.rows.next()?;
         Some(row.map_err(Failure::from).and_then(|row| self.record(&row)))
     }
 }
