@@ -1,6 +1,10 @@
 //! What can be captured, and restored into. A source describes itself as named trees and hands
 //! over each as [`Changes`]; a target takes changes. Neither knows of the repository.
 
+pub mod key;
+pub mod record;
+pub mod sort;
+
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::tree::Changes;
