@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::catalog::{Catalog, Table};
 use super::super::fixture::Shape;
 use crate::source::record::Engine;
-use super::{CONTENT_TYPE, Field, Model, ModelMap, Provenance, Through};
+use super::{CONTENT_TYPE, Field, Model, ModelMap, Provenance, Reference, Through};
 
 /// Models of Django whose tables have names of their own.
 const BUILT_IN: [(&str, &str); 6] = [
@@ -186,12 +186,16 @@ fn model(
                 Engine::Sqlite if holds_json(catalog, table, &column.name) => Shape::Json,
                 Engine::Sqlite => Shape::of_sqlite(&column.declared_type, None),
             };
-            let target = key.and_then(|key| found.get(&key.ref_table));
+            let target = key.and_then(|key| {
+                let (label, _) = found.get(&key.ref_table)?;
+                let column = key.ref_columns.first().cloned().unwrap_or_default();
+                Some(Reference { label: label.clone(), column, enforced: true })
+            });
             Field {
                 name: name.to_owned(),
                 column: index,
                 shape,
-                target: target.map(|(label, _)| label.clone()),
+                target,
                 file: false,
                 custom: false,
             }

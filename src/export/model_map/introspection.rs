@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::super::catalog::{Catalog, Table};
 use super::super::fixture::Shape;
-use super::{Field, Model, ModelMap, Provenance, Through};
+use super::{Field, Model, ModelMap, Provenance, Reference, Through};
 use crate::hint::{ErrorKind, Failure};
 use crate::source::record::Engine;
 
@@ -56,6 +56,9 @@ struct FieldView {
 #[derive(Deserialize)]
 struct TargetView {
     model: String,
+    column: String,
+    #[serde(default = "yes")]
+    db_constraint: bool,
 }
 
 #[derive(Deserialize)]
@@ -135,7 +138,11 @@ fn model(
             name: field.name.clone(),
             column: index,
             shape,
-            target: field.target.as_ref().map(|target| target.model.clone()),
+            target: field.target.as_ref().map(|target| Reference {
+                label: target.model.clone(),
+                column: target.column.clone(),
+                enforced: target.db_constraint,
+            }),
             file: matches!(internal_type(field), "FileField" | "ImageField"),
             custom: field.custom_value_to_string,
         });

@@ -70,12 +70,23 @@ pub struct Field {
     pub column: usize,
     /// What the column holds.
     pub shape: Shape,
-    /// The model it refers to, and the field of it.
-    pub target: Option<String>,
+    /// What it refers to.
+    pub target: Option<Reference>,
     /// Whether it names an uploaded file.
     pub file: bool,
     /// Whether the application writes it to fixtures in a way of its own.
     pub custom: bool,
+}
+
+/// What a foreign key refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The model.
+    pub label: String,
+    /// The column of its table.
+    pub column: String,
+    /// Whether the database sees to it that the record exists.
+    pub enforced: bool,
 }
 
 /// A many-to-many field whose pairs lie in a table without a model.
@@ -156,6 +167,7 @@ impl ModelMap {
         let mut waiting: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for model in &self.models {
             let fields = model.fields.iter().filter_map(|field| field.target.as_ref());
+            let fields = fields.map(|target| &target.label);
             let many = self.many(&model.label).map(|through| &through.target);
             let mut needs: BTreeSet<String> = fields.chain(many).cloned().collect();
             needs.remove(&model.label);
