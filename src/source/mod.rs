@@ -1,9 +1,15 @@
 //! What can be captured, and restored into. A source describes itself as named trees and hands
 //! over each as [`Changes`]; a target takes changes. Neither knows of the repository.
 
+mod files;
 pub mod key;
 pub mod record;
 pub mod sort;
+
+pub use files::{
+    Directory, Entry, EntryError, EntryKind, Extras, Files, FilesError, FilesOptions, display_key,
+    key_of,
+};
 
 use crate::context::Context;
 use crate::hint::Failure;
@@ -42,6 +48,10 @@ pub struct Description {
     pub header: Vec<u8>,
     /// Its trees, sorted by name. A directory has one, named "".
     pub trees: Vec<TreeInfo>,
+    /// Trees that only make the next capture quick: what `stat` said of each file. They are
+    /// captured after `trees` and kept with the snapshot, but hold what differs between equal
+    /// sources: they have no part in what is shown, compared, proved or restored.
+    pub aids: Vec<TreeInfo>,
 }
 
 /// One tree of a source: a table, or all files of a directory.
@@ -69,18 +79,25 @@ pub trait Source {
 
     /// The changes of one tree since `parent`, or all its entries where `parent` is `None`.
     /// A source that cannot tell what changed may ignore the parent by giving
-    /// [`Delta::Everything`].
+    /// [`Delta::Everything`]. Trees are asked for in the order of the description, aids last,
+    /// each read to its end before the next.
     ///
     /// Entries that cannot be read are reported as [`Skipped`](crate::report::Event::Skipped).
     fn changes<'a>(
         &'a mut self,
         tree: &'a TreeInfo,
-        parent: Option<Changes<'a>>,
+        parent: Option<&'a dyn Parent>,
         ctx: &'a Context,
     ) -> Result<Delta<'a>, Failure>;
 
     /// Ends the consistent read.
     fn end(&mut self) -> Result<(), Failure>;
+}
+
+/// The same source in the snapshot before, for a source that can tell what changed since.
+pub trait Parent {
+    /// All entries of one of its trees or aids, as puts; `None` where it has no tree of that name.
+    fn entries(&self, tree: &str) -> Result<Option<Changes<'_>>, Failure>;
 }
 
 /// What [`Source::changes`] hands over.

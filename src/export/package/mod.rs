@@ -1,0 +1,3 @@
+//! x
+pub mod archive;
+pub mod spool;

@@ -1,0 +1,529 @@
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::report::{Event, Recorder};
+use crate::source::{Applied, Plan, Target};
+use crate::time::{ManualClock, Timestamp};
+
+/// Trees as they would be in a repository.
+type Tree = BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
+
+#[derive(Debug, Clone, Default)]
+struct Captured {
+    description: Description,
+    tree: Tree,
+    stat: Tree,
+}
+
+impl Parent for Captured {
+    fn entries(&self, tree: &str) -> Result<Option<Changes<'_>>, Failure> {
+        let tree = if tree == STAT { &self.stat } else { &self.tree };
+        Ok(Some(Box::new(tree.iter().map(|(key, (head, bytes))| {
+            Ok(Change::put(key.clone(), head.clone(), Content::Inline(bytes.clone())))
+        }))))
+    }
+}
+
+fn read(content: Content) -> Vec<u8> {
+    match content {
+        Content::Inline(bytes) => bytes,
+        Content::Reader(mut reader) => {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            bytes
+        }
+        Content::Stored(_) => unreachable!("sources store nothing"),
+    }
+}
+
+/// Captures, and says how many entries were put.
+fn capture_since(
+    source: &mut dyn Source,
+    parent: Option<&Captured>,
+    ctx: &Context,
+) -> (Captured, usize) {
+    let description = source.begin(ctx).unwrap();
+    let mut captured = Captured { description: description.clone(), ..Captured::default() };
+    let mut puts = 0;
+    for info in description.trees.iter().chain(&description.aids) {
+        let delta = source.changes(info, parent.map(|parent| parent as &dyn Parent), ctx).unwrap();
+        let (mut tree, changes) = match delta {
+            Delta::Everything(changes) => (Tree::new(), changes),
+            Delta::SinceParent(changes) => {
+                let parent = parent.unwrap();
+                let base = if info.name == STAT { &parent.stat } else { &parent.tree };
+                (base.clone(), changes)
+            }
+        };
+        let mut last: Option<Vec<u8>> = None;
+        for change in changes.map(Result::unwrap) {
+            assert!(last.as_ref().is_none_or(|last| *last < change.key), "not in order");
+            last = Some(change.key.clone());
+            match change.value {
+                None => assert!(tree.remove(&change.key).is_some(), "deletes what is not there"),
+                Some(value) => {
+                    puts += usize::from(info.name == TREE);
+                    tree.insert(change.key, (value.head, read(value.content)));
+                }
+            }
+        }
+        if info.name == STAT {
+            captured.stat = tree;
+        } else {
+            captured.tree = tree;
+        }
+    }
+    source.end().unwrap();
+    assert!(captured.stat.keys().eq(captured.tree.keys()));
+    (captured, puts)
+}
+
+fn capture(root: &Path) -> Captured {
+    capture_since(&mut storage(root), None, &later()).0
+}
+
+fn storage(root: &Path) -> Files {
+    Files::new(Kind::Storage, "files", root, FilesOptions::default()).unwrap()
+}
+
+/// A context whose clock runs far ahead, so that files just written count as old.
+fn later() -> Context {
+    recorded().0
+}
+
+fn recorded() -> (Context, Arc<Recorder>) {
+    let recorder = Arc::new(Recorder::default());
+    let clock = Arc::new(ManualClock::new(Timestamp::new(1 << 40, 0)));
+    let reporter = Arc::<Recorder>::clone(&recorder);
+    (Context { clock, reporter, ..Context::new() }, recorder)
+}
+
+/// The naive difference of two trees as a plan.
+struct Diff<'a> {
+    now: &'a Tree,
+    wanted: &'a Captured,
+}
+
+impl Plan for Diff<'_> {
+    fn wanted(&self) -> &Description {
+        &self.wanted.description
+    }
+
+    fn trees(&self) -> &[TreeInfo] {
+        &self.wanted.description.trees
+    }
+
+    fn changes<'a>(&'a self, _tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
+        let mut changes = BTreeMap::new();
+        for key in self.now.keys().filter(|key| !self.wanted.tree.contains_key(*key)) {
+            changes.insert(key.clone(), Change::delete(key.clone()));
+        }
+        for (key, value) in &self.wanted.tree {
+            if self.now.get(key) != Some(value) {
+                let content = Content::Reader(Box::new(io::Cursor::new(value.1.clone())));
+                changes.insert(key.clone(), Change::put(key.clone(), value.0.clone(), content));
+            }
+        }
+        Ok(Box::new(changes.into_values().map(Ok)))
+    }
+}
+
+fn apply(target: &mut Directory, wanted: &Captured, ctx: &Context) -> Result<Applied, Failure> {
+    target.begin(ctx)?;
+    let (now, _) = capture_since(target.as_source(), None, ctx);
+    target.fit(&wanted.description, ctx)?;
+    target.apply(&Diff { now: &now.tree, wanted }, ctx)
+}
+
+fn restore(root: &Path, wanted: &Captured, extras: Extras) -> Result<Applied, Failure> {
+    let mut target = Directory::new(storage(root), extras);
+    let applied = apply(&mut target, wanted, &later())?;
+    target.commit()?;
+    Ok(applied)
+}
+
+fn put(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    File::create(path).unwrap().write_all(bytes).unwrap();
+}
+
+fn set_mtime(path: &Path, seconds: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::new(seconds, 123_456_789);
+    File::open(path).unwrap().set_modified(time).unwrap();
+}
+
+#[derive(Debug, Clone)]
+enum Edit {
+    File(Vec<u8>),
+    Directory,
+    Link,
+    Remove,
+    Mode(u32),
+}
+
+fn edits(count: usize) -> impl Strategy<Value = Vec<(Vec<&'static [u8]>, Edit)>> {
+    let name = prop::sample::select(vec![&b"a"[..], b"b", b"a-b", b"\xff\xfe", b".e nv\n"]);
+    let edit = prop_oneof![
+        4 => prop::collection::vec(any::<u8>(), 0..50).prop_map(Edit::File),
+        2 => Just(Edit::Directory),
+        1 => Just(Edit::Link),
+        2 => Just(Edit::Remove),
+        2 => (0u32..=0o7777).prop_map(Edit::Mode),
+    ];
+    prop::collection::vec((prop::collection::vec(name, 1..4), edit), 0..count)
+}
+
+fn remove(path: &Path) {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).unwrap(),
+        Ok(_) => fs::remove_file(path).unwrap(),
+        Err(_) => {}
+    }
+}
+
+/// Makes edits, each leaving a time of its own, since the kernel's clock may not move between two.
+fn make(root: &Path, edits: &[(Vec<&[u8]>, Edit)], serial: &mut u64) {
+    for (names, edit) in edits {
+        *serial += 1;
+        let mut path = root.to_owned();
+        for (i, name) in names.iter().enumerate() {
+            path.push(OsStr::from_bytes(name));
+            if i + 1 < names.len() && !fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir()) {
+                remove(&path);
+                fs::create_dir(&path).unwrap();
+            }
+        }
+        if !matches!(edit, Edit::Mode(_)) {
+            remove(&path);
+        }
+        match edit {
+            Edit::File(bytes) => put(&path, bytes),
+            Edit::Directory => fs::create_dir(&path).unwrap(),
+            Edit::Link => symlink(format!("../nowhere {serial}"), &path).unwrap(),
+            Edit::Remove => continue,
+            Edit::Mode(mode) => match fs::symlink_metadata(&path) {
+                Ok(meta) if !meta.is_symlink() => {
+                    fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+                }
+                _ => continue,
+            },
+        }
+        if !fs::symlink_metadata(&path).unwrap().is_symlink() {
+            set_mtime(&path, *serial);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_restored_is_what_was_captured(first in edits(25), second in edits(12)) {
+        let folder = TempDir::new().unwrap();
+        let live = folder.path().join("live");
+        fs::create_dir(&live).unwrap();
+        let mut serial = 1_000;
+        make(&live, &first, &mut serial);
+        let before = capture(&live);
+
+        // Into nothing.
+        let copy = folder.path().join("new/copy");
+        restore(&copy, &before, Extras::Delete).unwrap();
+        prop_assert_eq!(&capture(&copy).tree, &before.tree);
+
+        // An incremental capture sees what a full one sees.
+        make(&live, &second, &mut serial);
+        let (after, _) = capture_since(&mut storage(&live), Some(&before), &later());
+        prop_assert_eq!(&after.tree, &capture(&live).tree);
+
+        // An older state over a newer one, and back.
+        restore(&live, &before, Extras::Delete).unwrap();
+        prop_assert_eq!(&capture(&live).tree, &before.tree);
+        restore(&live, &after, Extras::Delete).unwrap();
+        prop_assert_eq!(&capture(&live).tree, &after.tree);
+        let again = restore(&live, &after, Extras::Delete).unwrap();
+        prop_assert_eq!(again, Applied::default());
+    }
+}
+
+#[test]
+fn an_unchanged_file_is_not_read_again() {
+    let folder = TempDir::new().unwrap();
+    put(&folder.path().join("a/b"), b"one");
+    put(&folder.path().join("a/c"), b"two");
+    let (before, puts) = capture_since(&mut storage(folder.path()), None, &later());
+    assert_eq!(puts, 4);
+    let (_, puts) = capture_since(&mut storage(folder.path()), Some(&before), &later());
+    assert_eq!(puts, 0);
+    put(&folder.path().join("a/b"), b"three");
+    let (after, puts) = capture_since(&mut storage(folder.path()), Some(&before), &later());
+    assert_eq!(puts, 1);
+    assert_eq!(after.tree[&b"a\0b"[..]].1, b"three");
+}
+
+#[test]
+fn a_change_that_leaves_size_and_times_is_seen_when_the_file_was_young() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("f");
+    put(&path, b"one");
+    set_mtime(&path, 77);
+    let (before, _) = capture_since(&mut storage(folder.path()), None, &Context::new());
+    put(&path, b"two");
+    set_mtime(&path, 77);
+    let (after, _) = capture_since(&mut storage(folder.path()), Some(&before), &Context::new());
+    assert_eq!(after.tree[&b"f"[..]].1, b"two");
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_reported() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("log");
+    put(&path, b"one line");
+    let (ctx, recorder) = recorded();
+    let mut source = storage(folder.path());
+    let description = source.begin(&ctx).unwrap();
+    let Delta::Everything(changes) = source.changes(&description.trees[0], None, &ctx).unwrap()
+    else {
+        panic!("there was no parent");
+    };
+    let log = changes.map(Result::unwrap).find(|change| change.key == b"log").unwrap();
+    File::options().append(true).open(&path).unwrap().write_all(b", and more").unwrap();
+    assert_eq!(read(log.value.unwrap().content), b"one line");
+    assert_eq!(recorder.skipped(), ["log"]);
+}
+
+#[test]
+fn what_is_not_captured_is_said() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
+    let (ctx, recorder) = recorded();
+    let (captured, _) = capture_since(&mut storage(folder.path()), None, &ctx);
+    assert_eq!(captured.tree.len(), 1);
+    assert_eq!(recorder.skipped(), ["socket"]);
+}
+
+#[test]
+fn a_root_that_cannot_be_read_is_no_empty_directory() {
+    let folder = TempDir::new().unwrap();
+    let error = storage(&folder.path().join("gone")).begin(&later()).unwrap_err();
+    assert!(error.to_string().contains("gone"), "{error}");
+    assert!(error.hint().is_some());
+}
+
+#[test]
+fn a_cancelled_capture_stops() {
+    let folder = TempDir::new().unwrap();
+    let ctx = later();
+    let mut source = storage(folder.path());
+    let description = source.begin(&ctx).unwrap();
+    ctx.cancel.cancel();
+    let Delta::Everything(mut changes) = source.changes(&description.trees[0], None, &ctx).unwrap()
+    else {
+        panic!("there was no parent");
+    };
+    assert!(changes.next().unwrap().is_err());
+    assert!(changes.next().is_none());
+}
+
+#[test]
+fn excluded_files_are_neither_captured_nor_deleted() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path();
+    put(&root.join("keep"), b"1");
+    put(&root.join("cache/x"), b"2");
+    put(&root.join("d/x.tmp"), b"3");
+    let options = || FilesOptions {
+        exclude: vec!["/cache".to_owned(), "*.tmp".to_owned()],
+        one_file_system: true,
+    };
+    let source = || Files::new(Kind::Storage, "s", root, options()).unwrap();
+    let (captured, _) = capture_since(&mut source(), None, &later());
+    let keys: Vec<_> = captured.tree.keys().map(|key| display_key(key)).collect();
+    assert_eq!(keys, [".", "d", "keep"]);
+
+    // A state in which `d` was not there: it must go, but holds what is not ours to delete.
+    let mut wanted = captured.clone();
+    wanted.tree.remove(&b"d"[..]);
+    let described = Files::described(Kind::Storage, "s", &wanted.description, Some(root)).unwrap();
+    let mut target = Directory::new(described, Extras::Delete);
+    let (ctx, recorder) = recorded();
+    apply(&mut target, &wanted, &ctx).unwrap();
+    target.commit().unwrap();
+    assert_eq!(recorder.skipped(), ["d"]);
+    assert!(root.join("d/x.tmp").exists() && root.join("cache/x").exists());
+}
+
+#[test]
+fn extras_are_kept_on_request_unless_they_are_in_the_way() {
+    let folder = TempDir::new().unwrap();
+    let (live, other) = (folder.path().join("live"), folder.path().join("other"));
+    put(&live.join("a"), b"file");
+    put(&other.join("a/below"), b"in the way");
+    put(&other.join("extra/x"), b"kept");
+    set_mtime(&live, 1);
+    let wanted = capture(&live);
+    let applied = restore(&other, &wanted, Extras::Keep).unwrap();
+    assert_eq!((applied.inserted, applied.updated, applied.deleted), (0, 2, 1));
+    assert_eq!(fs::read(other.join("a")).unwrap(), b"file");
+    assert_eq!(fs::read(other.join("extra/x")).unwrap(), b"kept");
+}
+
+#[test]
+fn nothing_is_written_through_a_link() {
+    let folder = TempDir::new().unwrap();
+    let (outside, live) = (folder.path().join("outside"), folder.path().join("live"));
+    put(&outside.join("f"), b"precious");
+    fs::create_dir(&live).unwrap();
+    symlink(&outside, live.join("d")).unwrap();
+    let source = folder.path().join("source");
+    put(&source.join("d/f"), b"new");
+    let mut wanted = capture(&source);
+
+    // The snapshot's part that is restored does not hold `d` itself.
+    wanted.tree.remove(&b"d"[..]);
+    let mut target = Directory::new(storage(&live), Extras::Keep);
+    apply(&mut target, &wanted, &later()).unwrap();
+    let error = target.commit().unwrap_err();
+    assert!(error.to_string().contains("live/d"), "{error}");
+    assert_eq!(fs::read(outside.join("f")).unwrap(), b"precious");
+    target.rollback().unwrap();
+    assert_eq!(fs::read_dir(&live).unwrap().count(), 1);
+
+    // With `d` in the snapshot the link is replaced, not followed.
+    restore(&live, &capture(&source), Extras::Delete).unwrap();
+    assert_eq!(fs::read(live.join("d/f")).unwrap(), b"new");
+    assert_eq!(fs::read(outside.join("f")).unwrap(), b"precious");
+}
+
+#[test]
+fn paths_that_lead_out_of_the_target_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let (live, source) = (folder.path().join("live"), folder.path().join("source"));
+    put(&source.join("f"), b"evil");
+    for hostile in [&b"..\0f"[..], b"../f", b"/tmp/f", b"a\0..\0..\0f"] {
+        let mut wanted = capture(&source);
+        let value = wanted.tree.remove(&b"f"[..]).unwrap();
+        wanted.tree.insert(hostile.to_vec(), value);
+        let mut target = Directory::new(storage(&live), Extras::Delete);
+        let error = apply(&mut target, &wanted, &later()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damage, "{error}");
+        target.rollback().unwrap();
+    }
+    assert!(!live.exists() && !folder.path().join("f").exists());
+}
+
+#[test]
+fn no_live_file_changes_before_the_commit() {
+    let folder = TempDir::new().unwrap();
+    let (live, source) = (folder.path().join("live"), folder.path().join("source"));
+    put(&live.join("f"), b"old");
+    put(&live.join("extra"), b"extra");
+    put(&source.join("f"), b"new");
+    let (wanted, before) = (capture(&source), capture(&live));
+
+    let mut target = Directory::new(storage(&live), Extras::Delete);
+    apply(&mut target, &wanted, &later()).unwrap();
+    assert_eq!(capture(&live).tree, before.tree);
+    target.rollback().unwrap();
+    assert_eq!(capture(&live).tree, before.tree);
+    assert_eq!(fs::read_dir(&live).unwrap().count(), 2);
+
+    // Cut short: the staging folder stays, is never captured, and the next restore removes it.
+    let mut target = Directory::new(storage(&live), Extras::Delete);
+    apply(&mut target, &wanted, &later()).unwrap();
+    drop(target);
+    assert_eq!(fs::read_dir(&live).unwrap().count(), 3);
+    assert_eq!(capture(&live).tree, before.tree);
+    restore(&live, &wanted, Extras::Delete).unwrap();
+    assert_eq!(capture(&live).tree, wanted.tree);
+    assert_eq!(fs::read_dir(&live).unwrap().count(), 1);
+}
+
+#[test]
+fn two_restores_into_one_directory_do_not_meet() {
+    let folder = TempDir::new().unwrap();
+    let mut first = Directory::new(storage(folder.path()), Extras::Keep);
+    first.begin(&later()).unwrap();
+    let error = Directory::new(storage(folder.path()), Extras::Keep).begin(&later()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    first.rollback().unwrap();
+}
+
+#[test]
+fn configuration_is_only_the_files_that_match() {
+    let folder = TempDir::new().unwrap();
+    let app = folder.path().join("app");
+    put(&app.join(".env"), b"SECRET=1");
+    put(&app.join("edms/settings/base.py"), b"A = 1");
+    put(&app.join("edms/settings/notes.txt"), b"not this");
+    put(&app.join("big/file"), b"not this");
+    symlink("base.py", app.join("edms/settings/link.py")).unwrap();
+    let at = |path: &str| format!("{}/{path}", app.display());
+    let patterns =
+        [at(".env"), at("edms/settings/*.py"), at("edms/settings/gone.py"), at("*.toml")];
+    let mut source = Files::configuration("", &patterns).unwrap();
+    assert_eq!(source.root(), app);
+
+    let (ctx, recorder) = recorded();
+    let (captured, _) = capture_since(&mut source, None, &ctx);
+    let keys: Vec<_> = captured.tree.keys().map(|key| display_key(key)).collect();
+    assert_eq!(keys, [".env", "edms/settings/base.py"]);
+    assert_eq!(recorder.skipped(), ["edms/settings/link.py", "edms/settings/gone.py"]);
+    assert!(recorder.events().iter().any(|e| matches!(e, Event::Note(n) if n.contains("*.toml"))));
+
+    // In place: only what is described is changed, however much else is there.
+    put(&app.join(".env"), b"SECRET=2");
+    put(&app.join("edms/settings/new.py"), b"B = 1");
+    let restore_to = |root: Option<&Path>| {
+        let files = Files::described(Kind::Configuration, "", &captured.description, root).unwrap();
+        let mut target = Directory::new(files, Extras::Delete);
+        apply(&mut target, &captured, &later()).unwrap();
+        target.commit().unwrap();
+        capture_since(target.as_source(), None, &later()).0
+    };
+    assert_eq!(restore_to(None).tree, captured.tree);
+    assert_eq!(fs::read(app.join(".env")).unwrap(), b"SECRET=1");
+    assert!(app.join("big/file").exists() && app.join("edms/settings/notes.txt").exists());
+    assert!(!app.join("edms/settings/new.py").exists());
+
+    // Elsewhere: missing parents are made.
+    let elsewhere = folder.path().join("elsewhere");
+    assert_eq!(restore_to(Some(&elsewhere)).tree, captured.tree);
+}
+
+#[test]
+fn times_owners_and_modes_come_back_to_the_nanosecond() {
+    let folder = TempDir::new().unwrap();
+    let live: PathBuf = folder.path().join("live");
+    put(&live.join("d/f"), b"x");
+    fs::set_permissions(live.join("d/f"), fs::Permissions::from_mode(0o4640)).unwrap();
+    set_mtime(&live.join("d/f"), 1);
+    set_mtime(&live.join("d"), 2);
+    let wanted = capture(&live);
+    let copy = folder.path().join("copy");
+    restore(&copy, &wanted, Extras::Delete).unwrap();
+    let (file, directory) =
+        (fs::metadata(copy.join("d/f")).unwrap(), fs::metadata(copy.join("d")).unwrap());
+    assert_eq!((file.mtime(), file.mtime_nsec()), (1, 123_456_789));
+    assert_eq!((directory.mtime(), directory.mtime_nsec()), (2, 123_456_789));
+    assert_eq!(file.mode() & 0o7777, 0o4640);
+
+    // Only a file inside changes: the directory keeps its time all the same.
+    put(&copy.join("d/f"), b"changed");
+    set_mtime(&copy.join("d"), 2);
+    restore(&copy, &wanted, Extras::Delete).unwrap();
+    assert_eq!(fs::metadata(copy.join("d")).unwrap().mtime(), 2);
+    assert_eq!(capture(&copy).tree, wanted.tree);
+}
