@@ -66,15 +66,15 @@ impl<W: Write> Archive<W> {
         header.set_entry_type(match member {
             Member::File(_) => EntryType::Regular,
             Member::Folder => EntryType::Directory,
-            Member::Link(target) => {
-                if target.len() > 100 {
-                    pax_record(&mut pax, "linkpath", target);
-                } else {
-                    header.set_link_name_literal(target)?;
-                }
-                EntryType::Symlink
-            }
+            Member::Link(_) => EntryType::Symlink,
         });
+        match member {
+            Member::Link(target) if target.len() > 100 || !target.is_ascii() => {
+                pax_record(&mut pax, "linkpath", target);
+            }
+            Member::Link(target) => header.set_link_name_literal(target)?,
+            _ => {}
+        }
         header.set_cksum();
         if !pax.is_empty() {
             self.extended(&pax, seconds)?;
