@@ -83,6 +83,29 @@ pub struct Metadata {
     pub coeval: Option<Origin>,
 }
 
+/// `metadata.json` as coeval writes it, but for the list of members.
+#[derive(Debug, Serialize)]
+pub struct Head<'a> {
+    /// When the snapshot was taken, so that the same snapshot gives the same bytes.
+    pub export_timestamp: String,
+    /// Not known here.
+    pub edms_version: Option<String>,
+    /// Version of Django, where the application said it.
+    pub django_version: Option<&'a str>,
+    /// Version of Python, where the application said it.
+    pub python_version: Option<&'a str>,
+    /// Always `migration_package`.
+    pub export_type: &'a str,
+    /// Django's name for the engine.
+    pub database_engine: Option<&'a str>,
+    /// What was asked for.
+    pub export_options: serde_json::Value,
+    /// What is inside.
+    pub components: serde_json::Value,
+    /// What only coeval writes.
+    pub coeval: Origin,
+}
+
 /// A member in the list at the end of `metadata.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
@@ -239,18 +262,13 @@ pub struct StoredFile {
     /// When its content last changed.
     #[serde(default)]
     pub modified: Option<serde_json::Value>,
-    /// What else coeval knows of it.
-    #[serde(default, flatten)]
-    pub extra: Option<Owner>,
-}
-
-/// Permissions and owner of an uploaded file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Owner {
-    /// Permission bits in octal.
-    pub mode: String,
+    /// Permission bits in octal; only coeval says so.
+    #[serde(default)]
+    pub mode: Option<String>,
     /// Number of the owner.
+    #[serde(default)]
     pub uid: u32,
     /// Number of the group.
+    #[serde(default)]
     pub gid: u32,
 }

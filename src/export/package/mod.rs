@@ -2,10 +2,14 @@
 
 pub mod archive;
 mod database;
+pub mod import;
 pub mod layout;
+pub mod open;
 mod scripts;
+pub mod read;
 pub mod secrets;
 pub mod spool;
+pub mod verify;
 pub mod write;
 
 pub use secrets::SecretsPolicy;

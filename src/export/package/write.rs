@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{Archive, Member};
-use super::layout::{self, ConfigFile, ConfigManifest, FileEntry, Origin, Part};
+use super::layout::{self, ConfigFile, ConfigManifest, FileEntry, Head, Origin, Part};
 use super::secrets::{self, SecretsPolicy};
 use super::spool::{Sha, Span, Spool, digest};
 use super::{database, scripts};
@@ -222,26 +222,26 @@ fn metadata(
         Engine::Postgresql => "django.db.backends.postgresql",
         Engine::Sqlite => "django.db.backends.sqlite3",
     });
-    let head = json!({
-        "export_timestamp": facts.time.to_rfc3339(),
-        "edms_version": null,
-        "django_version": draft.django,
-        "python_version": draft.python,
-        "export_type": "migration_package",
-        "database_engine": engine,
-        "export_options": {
+    let head = Head {
+        export_timestamp: facts.time.to_rfc3339(),
+        edms_version: None,
+        django_version: draft.django.as_deref(),
+        python_version: draft.python.as_deref(),
+        export_type: "migration_package",
+        database_engine: engine,
+        export_options: json!({
             "include_users": wants(Kind::Database),
             "compress": true,
             "encrypt": false,
             "plaintext_secrets": options.secrets == SecretsPolicy::Plaintext,
-        },
-        "components": {
+        }),
+        components: json!({
             "database": has("database/"),
             "storage": storage.is_some(),
             "configuration": has("configuration/"),
-        },
-        "coeval": origin,
-    });
+        }),
+        coeval: origin,
+    };
     let head = json_bytes(&head)?;
     // The members go in before the two closing brackets, one a line.
     let head = head.strip_suffix(b"\n  }\n}\n").unwrap_or(&head);
@@ -479,6 +479,10 @@ fn each_entry(
             let item = format!("{}/{source}/{path}", kind.as_str());
             missing.push(Skipped { item, reason: reason.to_owned() });
         };
+        if entry.mode & 0o4000 != 0 || (entry.mode & 0o2000 != 0 && !entry.is_directory()) {
+            leave_out("it runs with the rights of its owner");
+            continue;
+        }
         let Ok(key) = std::str::from_utf8(&change.key) else {
             leave_out("its name is not UTF-8");
             continue;
