@@ -86,6 +86,9 @@ impl Table {
 
     /// The foreign key over exactly this column.
     pub fn foreign_key(&self, column: &str) -> Option<&ForeignKey> {
-        self.header.foreign_keys.iter().find(|key| key.columns.len() == 1 && key.columns[0] == column)
+        self.header
+            .foreign_keys
+            .iter()
+            .find(|key| key.columns.len() == 1 && key.columns[0] == column)
     }
 }

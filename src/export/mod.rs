@@ -6,3 +6,6 @@ pub mod contents;
 pub mod fixture;
 pub mod model_map;
 pub mod package;
+
+#[cfg(test)]
+mod testing;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::catalog::{Catalog, Table};
 use super::super::fixture::Shape;
-use crate::source::record::Engine;
 use super::{CONTENT_TYPE, Field, Model, ModelMap, Provenance, Reference, Through};
+use crate::source::record::Engine;
 
 /// Models of Django whose tables have names of their own.
 const BUILT_IN: [(&str, &str); 6] = [
@@ -33,7 +33,8 @@ pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> M
     }
     labels.retain(|label| {
         let table = label.replacen('.', "_", 1);
-        let name = if catalog.table(&table).is_some() { Some(table) } else { shortened(catalog, &table) };
+        let name =
+            if catalog.table(&table).is_some() { Some(table) } else { shortened(catalog, &table) };
         match name {
             Some(name) if !found.contains_key(&name) => {
                 found.insert(name, (label.clone(), Provenance::ContentType));
@@ -91,7 +92,8 @@ fn is_pairs(table: &Table) -> bool {
         .filter(|name| table.foreign_key(name).is_some())
         .collect();
     let both = |unique: &Vec<String>| {
-        unique.len() == 2 && references.iter().all(|name| unique.iter().any(|column| column == name))
+        unique.len() == 2
+            && references.iter().all(|name| unique.iter().any(|column| column == name))
     };
     table.columns.len() == 3
         && table.header.key.len() == 1
@@ -104,7 +106,8 @@ fn pairs(table: &Table, found: &BTreeMap<String, (String, Provenance)>) -> Resul
     let mut sides = table.columns.iter().enumerate().filter_map(|(index, column)| {
         table.foreign_key(&column.name).map(|key| (index, key.ref_table.as_str()))
     });
-    let (Some((source_column, owner)), Some((target_column, target))) = (sides.next(), sides.next())
+    let (Some((source_column, owner)), Some((target_column, target))) =
+        (sides.next(), sides.next())
     else {
         return Err("it has not two references".to_owned());
     };
@@ -114,10 +117,9 @@ fn pairs(table: &Table, found: &BTreeMap<String, (String, Provenance)>) -> Resul
             .map(|(label, _)| label.clone())
             .ok_or_else(|| format!("it refers to {table}, whose model is not known"))
     };
-    let field = table
-        .name()
-        .strip_prefix(&format!("{owner}_"))
-        .ok_or_else(|| format!("its name does not begin with {owner}_, so its field is not known"))?;
+    let field = table.name().strip_prefix(&format!("{owner}_")).ok_or_else(|| {
+        format!("its name does not begin with {owner}_, so its field is not known")
+    })?;
     Ok(Through {
         owner: label(owner)?,
         target: label(target)?,
@@ -174,33 +176,24 @@ fn model(
     provenance: Provenance,
     found: &BTreeMap<String, (String, Provenance)>,
 ) -> Model {
-    let fields = table.columns.iter().enumerate().map(
-        |(index, column)| {
-            let key = table.foreign_key(&column.name);
-            let name = match key {
-                Some(_) => column.name.strip_suffix("_id").unwrap_or(&column.name),
-                None => &column.name,
-            };
-            let shape = match catalog.engine() {
-                Engine::Postgresql => Shape::of_postgres(&column.declared_type),
-                Engine::Sqlite if holds_json(catalog, table, &column.name) => Shape::Json,
-                Engine::Sqlite => Shape::of_sqlite(&column.declared_type, None),
-            };
-            let target = key.and_then(|key| {
-                let (label, _) = found.get(&key.ref_table)?;
-                let column = key.ref_columns.first().cloned().unwrap_or_default();
-                Some(Reference { label: label.clone(), column, enforced: true })
-            });
-            Field {
-                name: name.to_owned(),
-                column: index,
-                shape,
-                target,
-                file: false,
-                custom: false,
-            }
-        },
-    );
+    let fields = table.columns.iter().enumerate().map(|(index, column)| {
+        let key = table.foreign_key(&column.name);
+        let name = match key {
+            Some(_) => column.name.strip_suffix("_id").unwrap_or(&column.name),
+            None => &column.name,
+        };
+        let shape = match catalog.engine() {
+            Engine::Postgresql => Shape::of_postgres(&column.declared_type),
+            Engine::Sqlite if holds_json(catalog, table, &column.name) => Shape::Json,
+            Engine::Sqlite => Shape::of_sqlite(&column.declared_type, None),
+        };
+        let target = key.and_then(|key| {
+            let (label, _) = found.get(&key.ref_table)?;
+            let column = key.ref_columns.first().cloned().unwrap_or_default();
+            Some(Reference { label: label.clone(), column, enforced: true })
+        });
+        Field { name: name.to_owned(), column: index, shape, target, file: false, custom: false }
+    });
     Model {
         label: label.to_owned(),
         table: table.name().to_owned(),

@@ -155,8 +155,7 @@ fn model(
 /// A field of the application's own class may call itself anything; Django's class below it
 /// tells what it is.
 fn internal_type(field: &FieldView) -> &str {
-    const KNOWN: [&str; 5] =
-        ["DurationField", "UUIDField", "JSONField", "FileField", "ImageField"];
+    const KNOWN: [&str; 5] = ["DurationField", "UUIDField", "JSONField", "FileField", "ImageField"];
     if KNOWN.contains(&field.base_type.as_str()) { &field.base_type } else { &field.internal_type }
 }
 

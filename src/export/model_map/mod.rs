@@ -181,7 +181,8 @@ impl ModelMap {
             }
         }
         while !waiting.is_empty() {
-            let free = |needs: &BTreeSet<String>| needs.iter().all(|label| place.contains_key(label));
+            let free =
+                |needs: &BTreeSet<String>| needs.iter().all(|label| place.contains_key(label));
             let next = waiting
                 .iter()
                 .find(|(_, needs)| free(needs))

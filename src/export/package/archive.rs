@@ -139,9 +139,9 @@ fn split_name(header: &mut Header, name: &[u8]) -> bool {
         put(b"", name);
         return true;
     }
-    let slash = (0..name.len().min(156)).rev().find(|&at| {
-        name[at] == b'/' && (1..=100).contains(&(name.len() - at - 1))
-    });
+    let slash = (0..name.len().min(156))
+        .rev()
+        .find(|&at| name[at] == b'/' && (1..=100).contains(&(name.len() - at - 1)));
     match slash {
         Some(at) if plain && at > 0 => {
             put(&name[..at], &name[at + 1..]);
@@ -198,7 +198,7 @@ mod tests {
                 Ok(next)
             }
         }
-        let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i * i % 255) as u8).collect();
+        let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i.wrapping_mul(i) % 255) as u8).collect();
         let write = |content: &mut dyn Read| {
             let mut archive = Archive::new(Vec::new(), 6);
             archive.append(b"a", Member::File(300_000), 0o644, 9, content).unwrap();

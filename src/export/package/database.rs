@@ -13,8 +13,8 @@ use super::write::{Draft, json_bytes};
 use crate::context::Context;
 use crate::export::catalog::{Catalog, Table};
 use crate::export::contents::{Contents, Facts, Skipped};
-use crate::export::fixture::write::{FixtureWriter, Written, record_of, spool_failure};
 use crate::export::fixture::Names;
+use crate::export::fixture::write::{FixtureWriter, Written, record_of, spool_failure};
 use crate::export::model_map::{CONTENT_TYPE, ModelMap, PERMISSION, SESSION};
 use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Engine, Field, KeyKind, RowReader};
@@ -52,8 +52,14 @@ impl Opened {
                 types.push((app, model));
             }
         })?;
-        each("auth_permission", ["id", "codename", "content_type_id"], &mut |[id, codename, of]| {
-            if let (Field::Integer(id), Some(codename), Field::Integer(of)) = (id, text(&codename), of) {
+        each("auth_permission", ["id", "codename", "content_type_id"], &mut |[
+            id,
+            codename,
+            of,
+        ]| {
+            if let (Field::Integer(id), Some(codename), Field::Integer(of)) =
+                (id, text(&codename), of)
+            {
                 names.permission(id, &codename, of);
             }
         })?;
@@ -108,11 +114,7 @@ pub fn write(
     for (index, name) in names.iter().enumerate() {
         let opened = Opened::new(contents, facts, name)?;
         ctx.phase(format!("exporting database {name}"), None);
-        let written = if index == 0 {
-            Some(fixture(draft, contents, &opened, ctx)?)
-        } else {
-            None
-        };
+        let written = if index == 0 { Some(fixture(draft, contents, &opened, ctx)?) } else { None };
         tables.databases.push(raw(draft, contents, &opened, written.as_ref(), secrets, ctx)?);
         if let Some(written) = written {
             statistics(draft, facts, &opened, &written)?;
@@ -187,7 +189,8 @@ fn raw(
         ctx.check_cancelled()?;
         let name = table.name();
         let model = opened.map.model_of_table(name);
-        let is_session = model.is_some_and(|model| model.label == SESSION) || name == "django_session";
+        let is_session =
+            model.is_some_and(|model| model.label == SESSION) || name == "django_session";
         let why = match written {
             None => Some("the fixture holds another database".to_owned()),
             Some(_) if is_session => Some("sessions are kept out of the fixture".to_owned()),
@@ -212,7 +215,8 @@ fn raw(
                 reason: "whoever holds a session is logged in".to_owned(),
             });
         } else if entry.why.is_some() {
-            let folder = if written.is_some() { String::new() } else { format!("{}/", safe(&opened.name)) };
+            let folder =
+                if written.is_some() { String::new() } else { format!("{}/", safe(&opened.name)) };
             let member = format!("raw/{folder}{}.ndjson", safe(name));
             entry.records = raw_table(draft, contents, &opened.name, table, &member)?;
             entry.place = Place::Raw;
@@ -253,7 +257,13 @@ fn raw_table(
         if table.header.key_kind == KeyKind::Rowid {
             let number = match key::decode(&key).as_deref() {
                 Some([Field::Integer(number)]) => *number,
-                _ => return Err(Failure::message(ErrorKind::Damage, "a row number cannot be read", None)),
+                _ => {
+                    return Err(Failure::message(
+                        ErrorKind::Damage,
+                        "a row number cannot be read",
+                        None,
+                    ));
+                }
             };
             write!(out, "{number}\t").map_err(spool_failure)?;
         }
@@ -314,7 +324,12 @@ fn statistics(
             "unmapped_tables": opened.map.unmapped.keys().collect::<Vec<_>>(),
         }),
         apps_included: apps,
-        excluded_models: opened.map.model(SESSION).iter().map(|model| model.label.clone()).collect(),
+        excluded_models: opened
+            .map
+            .model(SESSION)
+            .iter()
+            .map(|model| model.label.clone())
+            .collect(),
         total_records: Some(written.counts.iter().map(|(_, count)| count).sum()),
         model_counts: written.counts.iter().cloned().collect(),
     };
@@ -330,7 +345,8 @@ fn sequences(opened: &Opened, written: &Written) -> String {
     );
     let through = opened.map.through.iter().map(|through| through.table.as_str());
     let models = opened.map.models.iter().filter(|model| model.label != SESSION);
-    let mut tables: Vec<&str> = models.clone().map(|model| model.table.as_str()).chain(through).collect();
+    let mut tables: Vec<&str> =
+        models.clone().map(|model| model.table.as_str()).chain(through).collect();
     tables.sort_unstable();
     for table in tables.into_iter().filter_map(|name| opened.catalog.table(name)) {
         if let Some(column) = counted(opened.catalog.engine(), table) {
@@ -346,7 +362,8 @@ fn sequences(opened: &Opened, written: &Written) -> String {
         }
     }
     sql.push_str("COMMIT;\n\n-- Every line must say t.\n");
-    let counts: BTreeMap<&str, u64> = written.counts.iter().map(|(l, c)| (l.as_str(), *c)).collect();
+    let counts: BTreeMap<&str, u64> =
+        written.counts.iter().map(|(l, c)| (l.as_str(), *c)).collect();
     for model in models {
         let (Some(table), Some(count)) =
             (opened.catalog.table(&model.table), counts.get(model.label.as_str()))
@@ -354,7 +371,8 @@ fn sequences(opened: &Opened, written: &Written) -> String {
             continue;
         };
         // A migrated database has content types and permissions of its own besides.
-        let compare = if matches!(model.label.as_str(), CONTENT_TYPE | PERMISSION) { ">=" } else { "=" };
+        let compare =
+            if matches!(model.label.as_str(), CONTENT_TYPE | PERMISSION) { ">=" } else { "=" };
         let _ = writeln!(
             sql,
             "SELECT {} AS model, count(*) AS records, {count} AS expected, count(*) {compare} {count} AS ok \
@@ -377,7 +395,8 @@ fn counted(engine: Engine, table: &Table) -> Option<&str> {
         }
         // A reference that is the key of a child table is counted by its parent.
         Engine::Sqlite => {
-            column.declared_type.eq_ignore_ascii_case("integer") && table.foreign_key(only).is_none()
+            column.declared_type.eq_ignore_ascii_case("integer")
+                && table.foreign_key(only).is_none()
         }
     };
     counts.then_some(only.as_str())

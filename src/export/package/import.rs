@@ -38,7 +38,10 @@ impl Package {
                 ));
             }
             if check.outcome == Outcome::Warning {
-                ctx.report(crate::report::Event::Note(format!("{}: {}", check.check, check.detail)));
+                ctx.report(crate::report::Event::Note(format!(
+                    "{}: {}",
+                    check.check, check.detail
+                )));
             }
         }
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
@@ -63,6 +66,9 @@ impl Package {
         if database.has_fixture {
             let mut decoder = Decoder::new(&database.catalog, &database.map, &database.names);
             self.each_record(ctx, &mut |_, record| {
+                if database.is_raw(&record.model) {
+                    return Ok(ControlFlow::Continue(()));
+                }
                 let mut failed: Option<Failure> = None;
                 let decoded = decoder.decode(record, &mut |name, row| {
                     let Ok(index) = tables.binary_search_by(|table| table.name().cmp(name)) else {
@@ -76,12 +82,18 @@ impl Package {
                         .map_err(Failure::from)
                         .and_then(|()| sorter.push(&under, row).map_err(Failure::from));
                     failed = pushed.err();
-                    if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    if failed.is_some() {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
                 });
                 if let Some(failure) = failed {
                     return Err(failure);
                 }
-                decoded.map_err(|error| Failure::message(ErrorKind::Damage, error.to_string(), None))?;
+                decoded.map_err(|error| {
+                    Failure::message(ErrorKind::Damage, error.to_string(), None)
+                })?;
                 Ok(ControlFlow::Continue(()))
             })?;
         }
@@ -104,7 +116,8 @@ impl Package {
             listed.insert(path, stored);
         })?;
         for (name, member) in &self.archived.members {
-            let Some((source, path)) = name.strip_prefix("storage/").and_then(|rest| rest.split_once('/'))
+            let Some((source, path)) =
+                name.strip_prefix("storage/").and_then(|rest| rest.split_once('/'))
             else {
                 continue;
             };
@@ -126,12 +139,19 @@ impl Package {
                 let (source, path) = rest.split_once('/').unwrap_or((rest, ""));
                 let kind = match &member.kind {
                     MemberKind::Folder => EntryKind::Directory,
-                    MemberKind::Link(target) => EntryKind::Symlink { target: target.clone().into_bytes() },
+                    MemberKind::Link(target) => {
+                        EntryKind::Symlink { target: target.clone().into_bytes() }
+                    }
                     MemberKind::File(_) => continue,
                 };
                 let mtime = Timestamp::new(member.mtime, 0);
                 let entry = Entry { kind, mode: member.mode, uid: 0, gid: 0, mtime };
-                source_named(&mut sources, Kind::Storage, source).push(path, entry, None, &mut faults);
+                source_named(&mut sources, Kind::Storage, source).push(
+                    path,
+                    entry,
+                    None,
+                    &mut faults,
+                );
             }
         }
         finished(sources, &faults, &self.archived.spool)
@@ -178,7 +198,11 @@ fn sorter_finish(sorter: Sorter) -> Result<Sorted, Failure> {
 }
 
 /// Writes sorted rows as one run per table: lengths of key and row, key, row.
-fn runs(sorted: &mut Sorted, tables: usize, spool: &mut Spool) -> Result<Vec<Option<Span>>, Failure> {
+fn runs(
+    sorted: &mut Sorted,
+    tables: usize,
+    spool: &mut Spool,
+) -> Result<Vec<Option<Span>>, Failure> {
     use std::io::Write as _;
     let mut runs = vec![None; tables];
     let mut next = sorted.next().transpose()?;
@@ -186,7 +210,8 @@ fn runs(sorted: &mut Sorted, tables: usize, spool: &mut Spool) -> Result<Vec<Opt
         let table: [u8; 4] = first.first_chunk().copied().unwrap_or_default();
         let mut out = spool.writer();
         while let Some((key, row)) = next.take_if(|(key, _)| key.starts_with(&table)) {
-            let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+            let length =
+                |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
             for part in [&length(&key[4..])[..], &length(&row), &key[4..], &row] {
                 out.write_all(part).map_err(spool_failure)?;
             }
@@ -241,7 +266,9 @@ impl Source for PackagedDatabase {
         };
         let changes: Changes<'a> = match &self.rows[index] {
             TableRows::Sorted(None) => Box::new(std::iter::empty()),
-            TableRows::Sorted(Some(span)) => Box::new(Run { left: span.length, input: BufReader::new(self.spool.open(span)) }),
+            TableRows::Sorted(Some(span)) => {
+                Box::new(Run { left: span.length, input: BufReader::new(self.spool.open(span)) })
+            }
             TableRows::Raw(span) => Box::new(self.raw(index, span)?.map(|entry| {
                 let (key, row) = entry?;
                 Ok(Change::put(key, Vec::new(), Content::Inline(row)))
@@ -347,13 +374,19 @@ impl PackagedFiles {
         };
         let tidy = path.is_empty() || path.split('/').all(|part| !matches!(part, "" | "." | ".."));
         match key_of(std::path::Path::new(path)) {
-            Some(key) if fits && tidy && !path.contains('\0') => self.entries.push((key, entry, content)),
+            Some(key) if fits && tidy && !path.contains('\0') => {
+                self.entries.push((key, entry, content))
+            }
             _ => faults.push(format!("{}/{}/{path}", self.kind.as_str(), self.name)),
         }
     }
 }
 
-fn source_named<'a>(sources: &'a mut Vec<PackagedFiles>, kind: Kind, name: &str) -> &'a mut PackagedFiles {
+fn source_named<'a>(
+    sources: &'a mut Vec<PackagedFiles>,
+    kind: Kind,
+    name: &str,
+) -> &'a mut PackagedFiles {
     let index = sources.iter().position(|source| source.name == name).unwrap_or_else(|| {
         sources.push(PackagedFiles::new(kind, name));
         sources.len() - 1
@@ -362,7 +395,11 @@ fn source_named<'a>(sources: &'a mut Vec<PackagedFiles>, kind: Kind, name: &str)
 }
 
 /// Sorts the entries of each source; refuses what no folder could hold.
-fn finished(mut sources: Vec<PackagedFiles>, faults: &[String], spool: &Spool) -> Result<Vec<PackagedFiles>, Failure> {
+fn finished(
+    mut sources: Vec<PackagedFiles>,
+    faults: &[String],
+    spool: &Spool,
+) -> Result<Vec<PackagedFiles>, Failure> {
     let refuse = |what: &str| {
         let text = format!("{what} is not what a folder can hold");
         Err(Failure::message(ErrorKind::Damage, text, None))

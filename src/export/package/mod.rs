@@ -5,8 +5,8 @@ mod database;
 pub mod import;
 pub mod layout;
 pub mod open;
-mod scripts;
 pub mod read;
+mod scripts;
 pub mod secrets;
 pub mod spool;
 pub mod verify;
@@ -14,3 +14,6 @@ pub mod write;
 
 pub use secrets::SecretsPolicy;
 pub use write::{ExportOptions, Exported, export};
+
+#[cfg(test)]
+mod tests;

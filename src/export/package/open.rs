@@ -15,9 +15,9 @@ use super::read::{Archived, Extra, Limits};
 use super::spool::Span;
 use crate::context::Context;
 use crate::export::catalog::Catalog;
+use crate::export::fixture::Names;
 use crate::export::fixture::read::{self as fixture, FixtureError, Records};
 use crate::export::fixture::write::spool_failure;
-use crate::export::fixture::Names;
 use crate::export::model_map::{CONTENT_TYPE, ModelMap, PERMISSION};
 use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Field, RowReader};
@@ -96,9 +96,22 @@ pub enum Rows {
     None,
 }
 
+impl Prepared {
+    /// Whether the records of this model are taken from elsewhere than the fixture.
+    pub fn is_raw(&self, label: &str) -> bool {
+        let table = self.map.model(label).map(|model| model.table.as_str());
+        let index = self.catalog.tables.iter().position(|t| Some(t.name()) == table);
+        index.is_some_and(|index| self.places[index] != Rows::Fixture)
+    }
+}
+
 impl Package {
     /// Reads a package and its documents. Nothing is verified but that it can be read.
-    pub fn open(input: &mut dyn Read, options: &OpenOptions, ctx: &Context) -> Result<Self, Failure> {
+    pub fn open(
+        input: &mut dyn Read,
+        options: &OpenOptions,
+        ctx: &Context,
+    ) -> Result<Self, Failure> {
         ctx.phase("reading the package", None);
         let archived = Archived::read(input, &options.scratch, options.limits, options.extra, ctx)?;
         let metadata = document(&archived, layout::METADATA)?.unwrap_or_default();
@@ -110,7 +123,10 @@ impl Package {
         if let Some(format) = newer.filter(|format| *format != layout::FORMAT) {
             return Err(Failure::message(
                 ErrorKind::Failed,
-                format!("the package has format {format}, and only {} is known here", layout::FORMAT),
+                format!(
+                    "the package has format {format}, and only {} is known here",
+                    layout::FORMAT
+                ),
                 Some("use a newer coeval".to_owned()),
             ));
         }
@@ -165,7 +181,8 @@ impl Package {
         }
         let Some(span) = self.archived.file(layout::STORAGE) else { return Ok(Vec::new()) };
         let reader = BufReader::new(self.archived.spool.open(&span));
-        let view: View = serde_json::from_reader(reader).map_err(|e| unreadable(layout::STORAGE, &e))?;
+        let view: View =
+            serde_json::from_reader(reader).map_err(|e| unreadable(layout::STORAGE, &e))?;
         Ok(view.entries)
     }
 
@@ -183,7 +200,11 @@ impl Package {
 
     /// The databases of the package: those coeval wrote with their own structure, the fixture of
     /// others with the structure given.
-    pub fn databases(&self, schema: Option<&Schema>, ctx: &Context) -> Result<Vec<Prepared>, Failure> {
+    pub fn databases(
+        &self,
+        schema: Option<&Schema>,
+        ctx: &Context,
+    ) -> Result<Vec<Prepared>, Failure> {
         let Some(tables) = &self.tables else {
             return match (schema, self.fixture()) {
                 (_, None) => Ok(Vec::new()),
@@ -195,14 +216,26 @@ impl Package {
                 )),
             };
         };
-        tables.databases.iter().enumerate().map(|(i, database)| self.own(database, i == 0)).collect()
+        tables
+            .databases
+            .iter()
+            .enumerate()
+            .map(|(i, database)| self.own(database, i == 0))
+            .collect()
     }
 
     /// A database that coeval exported.
-    fn own(&self, database: &layout::DatabaseTables, has_fixture: bool) -> Result<Prepared, Failure> {
+    fn own(
+        &self,
+        database: &layout::DatabaseTables,
+        has_fixture: bool,
+    ) -> Result<Prepared, Failure> {
         let origin = self.metadata.coeval.as_ref();
         let part = origin.and_then(|origin| {
-            origin.sources.iter().find(|part| part.kind == Kind::Database && part.name == database.name)
+            origin
+                .sources
+                .iter()
+                .find(|part| part.kind == Kind::Database && part.name == database.name)
         });
         let header = part.map(|part| part.header.get().as_bytes().to_vec()).unwrap_or_default();
         let trees = database.tables.iter().map(|table| TreeInfo {
@@ -228,7 +261,15 @@ impl Package {
         let types = self.own_names(&catalog, &places, &mut names)?;
         let introspection = database.introspection.as_ref().map(|json| json.get());
         let map = ModelMap::resolve(&catalog, introspection, &types)?;
-        Ok(Prepared { name: database.name.clone(), header, catalog, map, names, places, has_fixture })
+        Ok(Prepared {
+            name: database.name.clone(),
+            header,
+            catalog,
+            map,
+            names,
+            places,
+            has_fixture,
+        })
     }
 
     /// Content types and permissions from their raw tables.
@@ -243,7 +284,9 @@ impl Package {
             ("django_content_type", ["id", "app_label", "model"]),
             ("auth_permission", ["id", "codename", "content_type_id"]),
         ] {
-            let Some(index) = catalog.tables.iter().position(|table| table.name() == name) else { continue };
+            let Some(index) = catalog.tables.iter().position(|table| table.name() == name) else {
+                continue;
+            };
             let columns: Option<Vec<usize>> =
                 columns.iter().map(|column| catalog.tables[index].column(column)).collect();
             let (Rows::Raw(span, _), Some(columns)) = (places[index], columns) else { continue };
@@ -313,7 +356,8 @@ impl Package {
         let mut line = Vec::new();
         loop {
             line.clear();
-            let read = (&mut reader).take(limit).read_until(b'\n', &mut line).map_err(spool_failure)?;
+            let read =
+                (&mut reader).take(limit).read_until(b'\n', &mut line).map_err(spool_failure)?;
             if read == 0 {
                 return Ok(());
             }
@@ -397,6 +441,9 @@ impl<'de, V: DeserializeOwned> Visitor<'de> for Below<'_, V> {
 
 /// A fixture's own fault, kept apart from faults of the machine.
 pub fn is_fault(failure: &Failure) -> bool {
-    failure.error().downcast_ref::<FixtureError>().is_some_and(|e| !matches!(e, FixtureError::Io(_)))
+    failure
+        .error()
+        .downcast_ref::<FixtureError>()
+        .is_some_and(|e| !matches!(e, FixtureError::Io(_)))
         || failure.kind() == ErrorKind::Damage
 }

@@ -149,14 +149,22 @@ impl Archived {
     ) -> Result<Self, PackageError> {
         let spool = Spool::new(scratch).map_err(PackageError::Io)?;
         let compressed = Rc::new(Cell::new(0));
-        let mut input = BufReader::with_capacity(64 << 10, Counted { input, read: Rc::clone(&compressed) });
+        let mut input =
+            BufReader::with_capacity(64 << 10, Counted { input, read: Rc::clone(&compressed) });
         let start = input.fill_buf().map_err(PackageError::Io)?;
         let gzip = start.starts_with(&[0x1f, 0x8b]);
-        let plain: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(&mut input)) } else { Box::new(&mut input) };
-        let mut stream = Stream { plain: BufReader::with_capacity(64 << 10, plain), offset: 0, compressed: Rc::clone(&compressed), ctx };
+        let plain: Box<dyn Read> =
+            if gzip { Box::new(MultiGzDecoder::new(&mut input)) } else { Box::new(&mut input) };
+        let mut stream = Stream {
+            plain: BufReader::with_capacity(64 << 10, plain),
+            offset: 0,
+            compressed: Rc::clone(&compressed),
+            ctx,
+        };
         let start = stream.plain.fill_buf().map_err(|error| damaged(0, &error))?;
         let first = start.iter().find(|byte| !byte.is_ascii_whitespace()).copied();
-        let mut reading = Reading { spool, members: BTreeMap::new(), names: 0, pax: Pax::default(), limits };
+        let mut reading =
+            Reading { spool, members: BTreeMap::new(), names: 0, pax: Pax::default(), limits };
         if is_tar(start) {
             reading.archive(&mut stream)?;
         } else if matches!(first, Some(b'[' | b'{')) {
@@ -303,7 +311,7 @@ impl Reading {
         let refuse = |reason: &str| {
             Err(PackageError::Refused { member: shown.clone(), reason: reason.to_owned() })
         };
-        let Ok(size) = header.size() else { return refuse("its size is no number") };
+        let Ok(size) = header.entry_size() else { return refuse("its size is no number") };
         let size = self.pax.size.take().unwrap_or(size);
         let kind = match header.entry_type() {
             EntryType::XHeader => return self.extended(size, stream),
@@ -319,13 +327,16 @@ impl Reading {
             EntryType::Directory if size == 0 => Some(MemberKind::Folder),
             EntryType::Symlink if size == 0 => {
                 let link = self.pax.link.take();
-                let target = link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+                let target =
+                    link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
                 let target = target.and_then(|target| String::from_utf8(target).ok());
                 let Some(target) = target else { return refuse("its target is not UTF-8") };
                 Some(MemberKind::Link(target))
             }
             EntryType::Link => return refuse("it is a hard link"),
-            EntryType::Char | EntryType::Block | EntryType::Fifo => return refuse("it is a device or a pipe"),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                return refuse("it is a device or a pipe");
+            }
             EntryType::GNUSparse => return refuse("it is sparse"),
             EntryType::XGlobalHeader => return refuse("a global PAX header"),
             _ => return refuse("it is of an unknown kind"),
@@ -418,7 +429,8 @@ impl Reading {
                 member: "PAX header".to_owned(),
                 reason: reason.to_owned(),
             };
-            let (key, value, after) = pax_record(rest).ok_or_else(|| refuse("it cannot be read"))?;
+            let (key, value, after) =
+                pax_record(rest).ok_or_else(|| refuse("it cannot be read"))?;
             rest = after;
             match key {
                 b"path" => self.pax.path = Some(value.to_vec()),
@@ -508,7 +520,9 @@ fn without_top_folder(
     let mut known = BTreeMap::new();
     for (name, member) in members {
         let top = top(&name);
-        let fits = KNOWN.contains(&top.as_str()) && ((top == layout::METADATA) == (name == top && !top.is_empty() && matches!(member.kind, MemberKind::File(_))));
+        let fits = KNOWN.contains(&top.as_str())
+            && ((top == layout::METADATA)
+                == (name == top && !top.is_empty() && matches!(member.kind, MemberKind::File(_))));
         let refuse = |reason: &str| {
             Err(PackageError::Refused { member: name.clone(), reason: reason.to_owned() })
         };

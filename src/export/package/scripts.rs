@@ -38,7 +38,8 @@ pub fn instructions(
             (true, SecretsPolicy::Redact) => "taken out",
             (true, SecretsPolicy::Plaintext) => "**inside, in the clear**",
         };
-        let _ = writeln!(text, "| `{}` | `{}` | {secrets} |", file.backup_name, file.restore_location);
+        let _ =
+            writeln!(text, "| `{}` | `{}` | {secrets} |", file.backup_name, file.restore_location);
     }
     let missing: Vec<_> =
         missing.iter().filter(|skipped| skipped.item.starts_with("configuration/")).collect();

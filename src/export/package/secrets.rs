@@ -41,7 +41,8 @@ pub fn redact(text: &str) -> Redacted {
             redacted.found.push(format!("line {number}: a PEM block"));
             redacted.text.push_str(&body[..at]);
             redacted.text.push_str(REDACTED);
-            let closing: String = body[at..].chars().rev().take_while(|c| matches!(c, '"' | '\'')).collect();
+            let closing: String =
+                body[at..].chars().rev().take_while(|c| matches!(c, '"' | '\'')).collect();
             redacted.text.push_str(&closing);
             redacted.text.push_str(end);
             continue;
@@ -111,7 +112,9 @@ impl Continued {
 }
 
 fn depth(text: &str) -> i32 {
-    text.chars().map(|c| i32::from(matches!(c, '(' | '[' | '{')) - i32::from(matches!(c, ')' | ']' | '}'))).sum()
+    text.chars()
+        .map(|c| i32::from(matches!(c, '(' | '[' | '{')) - i32::from(matches!(c, ')' | ']' | '}')))
+        .sum()
 }
 
 /// The name that a line gives a value to, and where the value begins: `NAME=value`,
@@ -119,9 +122,12 @@ fn depth(text: &str) -> i32 {
 fn assignment(body: &str) -> Option<(&str, usize)> {
     let at = body.find(['=', ':'])?;
     let name = body[..at].trim_end_matches(['+', '|', ' ', '\t']);
-    let start = name.rfind(|c: char| c.is_whitespace() || matches!(c, '{' | ',' | '(')).map_or(0, |i| i + 1);
+    let start = name
+        .rfind(|c: char| c.is_whitespace() || matches!(c, '{' | ',' | '('))
+        .map_or(0, |i| i + 1);
     let name = name[start..].trim_matches(['"', '\'', '-', '[', ']', '#', ';']);
-    let value = at + 1 + body[at + 1..].bytes().take_while(|b| matches!(b, b' ' | b'\t' | b'=')).count();
+    let value =
+        at + 1 + body[at + 1..].bytes().take_while(|b| matches!(b, b' ' | b'\t' | b'=')).count();
     (!name.is_empty()).then_some((name, value))
 }
 
@@ -129,9 +135,19 @@ fn assignment(body: &str) -> Option<(&str, usize)> {
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
     let last = name.rsplit('_').next().unwrap_or("");
-    ["SECRET", "PASSWORD", "PASSWD", "TOKEN", "APIKEY", "CREDENTIAL", "PRIVATE", "PASSPHRASE"]
-        .iter()
-        .any(|word| name.contains(word))
+    [
+        "SECRET",
+        "PASSWORD",
+        "PASSWD",
+        "TOKEN",
+        "APIKEY",
+        "CREDENTIAL",
+        "PRIVATE",
+        "PASSPHRASE",
+        "_KEY_",
+    ]
+    .iter()
+    .any(|word| name.contains(word))
         || matches!(last, "KEY" | "KEYS" | "PWD" | "PASS" | "SALT" | "PIN" | "DSN" | "SIGNATURE")
 }
 
@@ -139,7 +155,9 @@ fn is_secret_name(name: &str) -> bool {
 /// that only read it from elsewhere stay.
 fn redact_value(value: &str) -> String {
     let trimmed = value.trim();
-    if trimmed.is_empty() || matches!(trimmed, "None" | "null" | "True" | "False" | "true" | "false") {
+    if trimmed.is_empty()
+        || matches!(trimmed, "None" | "null" | "True" | "False" | "true" | "false")
+    {
         return value.to_owned();
     }
     if value.contains(['"', '\'']) {
@@ -194,11 +212,15 @@ fn redact_url(body: &str) -> Option<String> {
     let (mut clean, mut rest, mut changed) = (String::new(), body, false);
     while let Some(at) = rest.find("://") {
         let after = &rest[at + 3..];
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'')).unwrap_or(after.len());
+        let end = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\''))
+            .unwrap_or(after.len());
         clean.push_str(&rest[..at + 3]);
         rest = after;
         // A password may hold `/` and `@` unescaped: the last `@` before a blank or quote counts.
-        let word = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(after.len());
+        let word = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\''))
+            .unwrap_or(after.len());
         let user_info = after[..end].rfind('@').or_else(|| after[..word].rfind('@'));
         if let Some(host) = user_info
             && let Some(colon) = after[..host].find(':')
@@ -218,7 +240,13 @@ fn redact_url(body: &str) -> Option<String> {
 /// Takes out runs of characters that are too even to be words: 20 and more of base64 or
 /// hexadecimal with over 3.5 bits of entropy in each.
 fn redact_random(body: &str) -> Option<String> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '_' | '-' | '=' | '!' | '$' | '%' | '^' | '&' | '*' | '#' | '@');
+    let is_part = |c: char| {
+        c.is_ascii_alphanumeric()
+            || matches!(
+                c,
+                '+' | '/' | '_' | '-' | '=' | '!' | '$' | '%' | '^' | '&' | '*' | '#' | '@'
+            )
+    };
     let mut clean = String::new();
     let mut changed = false;
     for run in body.split_inclusive(|c| !is_part(c)) {
@@ -243,7 +271,12 @@ fn looks_random(word: &str) -> bool {
     let count = |of: fn(&u8) -> bool| word.bytes().filter(of).count();
     let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));
     let path_like = word.contains('/') && word.split('/').all(|part| part.len() < 20);
-    word.len() >= 20 && digits >= 2 && letters >= 2 && !path_like && word != REDACTED && entropy(word) > 3.5
+    word.len() >= 20
+        && digits >= 2
+        && letters >= 2
+        && !path_like
+        && word != REDACTED
+        && entropy(word) > 3.5
 }
 
 /// Shannon's entropy in bits per byte.
@@ -291,15 +324,30 @@ LANGUAGE = "en-us"
     fn no_secret_survives_and_the_rest_does() {
         let redacted = redact(FILE);
         for secret in [
-            "django-insecure-abc", "s3cr3t", "hunter2", "AKIAIOSFODNN7EXAMPLE", "fallback-token",
-            "in a dictionary", "MIIEvQ", "Z2FBQUFB", "over", "lines\n", "first one", "second one",
+            "django-insecure-abc",
+            "s3cr3t",
+            "hunter2",
+            "AKIAIOSFODNN7EXAMPLE",
+            "fallback-token",
+            "in a dictionary",
+            "MIIEvQ",
+            "Z2FBQUFB",
+            "over",
+            "lines\n",
+            "first one",
+            "second one",
         ] {
             assert!(!redacted.text.contains(secret), "{secret} in\n{}", redacted.text);
             assert!(!redacted.found.iter().any(|found| found.contains(secret)));
         }
         for plain in [
-            "DEBUG = False", "os.environ[\"SIGNING_KEY\"]", "edms.example.org", "@db:5432/edms",
-            "postgres://edms:", "LANGUAGE = \"en-us\"", "# settings",
+            "DEBUG = False",
+            "os.environ[\"SIGNING_KEY\"]",
+            "edms.example.org",
+            "@db:5432/edms",
+            "postgres://edms:",
+            "LANGUAGE = \"en-us\"",
+            "# settings",
         ] {
             assert!(redacted.text.contains(plain), "{plain} not in\n{}", redacted.text);
         }

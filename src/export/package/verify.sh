@@ -32,6 +32,8 @@ for name, listed in members.items():
 for folder, _, files in os.walk("."):
     for file in files:
         name = os.path.relpath(os.path.join(folder, file), ".")
+        if os.path.islink(name):
+            continue
         if name != "metadata.json" and name not in members:
             faults.append(f"{name} is not part of the package")
 print(f"ok: {len(members)} members" if not faults else f"{len(members)} members checked")

@@ -178,7 +178,9 @@ fn assemble(
     for member in first.iter().chain(&draft.members) {
         let mut content = draft.spool.open(&member.span);
         let file = Member::File(member.span.length);
-        archive.append(member.name.as_bytes(), file, member.mode, seconds, &mut content).map_err(failed)?;
+        archive
+            .append(member.name.as_bytes(), file, member.mode, seconds, &mut content)
+            .map_err(failed)?;
         exported.bytes += member.span.length;
     }
     if let Some(storage) = storage {
@@ -299,33 +301,50 @@ impl Storage {
         let mut others = entries.writer();
         let mut names: Vec<String> = facts.of_kind(Kind::Storage).map(|s| s.name.clone()).collect();
         names.sort();
-        let put = |out: &mut dyn Write, text: String| out.write_all(text.as_bytes()).map_err(spool_failure);
+        let put = |out: &mut dyn Write, text: String| {
+            out.write_all(text.as_bytes()).map_err(spool_failure)
+        };
         let created = quote(&facts.time.to_rfc3339());
         put(&mut manifest, format!("{{\n\"created_at\": {created},\n\"files\": {{"))?;
         let (mut first, mut first_other) = (true, true);
         let comma = |first: &mut bool| if std::mem::take(first) { "\n" } else { ",\n" };
         for name in &names {
             ctx.phase(format!("reading storage {name}"), None);
-            each_entry(contents, Kind::Storage, name, &mut draft.missing, ctx, &mut |mut found| {
-                let text = if let Some(content) = found.content.take() {
-                    let (sha, size) = read_content(content, |mut reader| digest(&mut reader))?;
-                    let path = found.member().replacen("storage/", "", 1);
-                    put(&mut lines, line(&found.member(), size, &sha))?;
-                    let sum = [&size.to_le_bytes()[..], &sha].concat();
-                    sums.write_all(&sum).map_err(spool_failure)?;
-                    put(&mut manifest, format!(
-                        "{}{}: {{\"size\": {size}, \"checksum\": \"{}\", \"modified\": {}, \
+            each_entry(
+                contents,
+                Kind::Storage,
+                name,
+                &mut draft.missing,
+                ctx,
+                &mut |mut found| {
+                    let text = if let Some(content) = found.content.take() {
+                        let (sha, size) = read_content(content, |mut reader| digest(&mut reader))?;
+                        let path = found.member().replacen("storage/", "", 1);
+                        put(&mut lines, line(&found.member(), size, &sha))?;
+                        let sum = [&size.to_le_bytes()[..], &sha].concat();
+                        sums.write_all(&sum).map_err(spool_failure)?;
+                        put(
+                            &mut manifest,
+                            format!(
+                                "{}{}: {{\"size\": {size}, \"checksum\": \"{}\", \"modified\": {}, \
                          \"mode\": \"{:04o}\", \"uid\": {}, \"gid\": {}}}",
-                        comma(&mut first), quote(&path), hex(&sha),
-                        quote(&found.entry.mtime.to_rfc3339()), found.entry.mode, found.entry.uid, found.entry.gid,
-                    ))?;
-                    ctx.report(Event::Progress { items: 1, bytes: size });
-                    return Ok(());
-                } else {
-                    serde_json::to_string(&found.described(None)).unwrap_or_default()
-                };
-                put(&mut others, format!("{}{text}", comma(&mut first_other)))
-            })?;
+                                comma(&mut first),
+                                quote(&path),
+                                hex(&sha),
+                                quote(&found.entry.mtime.to_rfc3339()),
+                                found.entry.mode,
+                                found.entry.uid,
+                                found.entry.gid,
+                            ),
+                        )?;
+                        ctx.report(Event::Progress { items: 1, bytes: size });
+                        return Ok(());
+                    } else {
+                        serde_json::to_string(&found.described(None)).unwrap_or_default()
+                    };
+                    put(&mut others, format!("{}{text}", comma(&mut first_other)))
+                },
+            )?;
         }
         put(&mut manifest, "\n},\n\"entries\": [".to_owned())?;
         let others = others.finish().map_err(spool_failure)?;
@@ -335,8 +354,15 @@ impl Storage {
         // What was appended through the clone is part of the spool from here on.
         draft.spool = entries;
         put(&mut lines, line(layout::STORAGE, span.length, &span.sha))?;
-        let (lines, sums) = (lines.finish().map_err(spool_failure)?, sums.finish().map_err(spool_failure)?);
-        Ok(Self { names, lines: (line_spool, lines), sums: (sum_spool, sums), manifest: span, manifest_spool })
+        let (lines, sums) =
+            (lines.finish().map_err(spool_failure)?, sums.finish().map_err(spool_failure)?);
+        Ok(Self {
+            names,
+            lines: (line_spool, lines),
+            sums: (sum_spool, sums),
+            manifest: span,
+            manifest_spool,
+        })
     }
 
     fn lines(&self) -> impl Read + use<> {
@@ -358,7 +384,13 @@ impl Storage {
         let mut put_manifest = |archive: &mut Archive<W>| match manifest.take() {
             Some(span) => {
                 let mut content = self.manifest_spool.open(&span);
-                archive.append(layout::STORAGE.as_bytes(), Member::File(span.length), 0o644, seconds, &mut content)
+                archive.append(
+                    layout::STORAGE.as_bytes(),
+                    Member::File(span.length),
+                    0o644,
+                    seconds,
+                    &mut content,
+                )
             }
             None => Ok(()),
         };
@@ -471,9 +503,8 @@ fn each_entry(
         ctx.check_cancelled()?;
         let change = change?;
         let Some(value) = change.value else { continue };
-        let entry = Entry::decode(&value.head).map_err(|error| {
-            Failure::message(ErrorKind::Damage, error.to_string(), None)
-        })?;
+        let entry = Entry::decode(&value.head)
+            .map_err(|error| Failure::message(ErrorKind::Damage, error.to_string(), None))?;
         let mut leave_out = |reason: &str| {
             let path = crate::source::display_key(&change.key);
             let item = format!("{}/{source}/{path}", kind.as_str());
@@ -532,50 +563,66 @@ fn read_content<T>(
 }
 
 /// The members of `configuration/`.
-fn configuration(draft: &mut Draft, contents: &dyn Contents, policy: SecretsPolicy) -> Result<(), Failure> {
+fn configuration(
+    draft: &mut Draft,
+    contents: &dyn Contents,
+    policy: SecretsPolicy,
+) -> Result<(), Failure> {
     let facts = contents.facts();
-    let mut manifest = ConfigManifest { created_at: Some(facts.time.to_rfc3339()), ..ConfigManifest::default() };
+    let mut manifest =
+        ConfigManifest { created_at: Some(facts.time.to_rfc3339()), ..ConfigManifest::default() };
     let first = draft.members.len();
     let mut missing = Vec::new();
     for source in facts.of_kind(Kind::Configuration) {
         let base = base_of(&source.header);
-        each_entry(contents, Kind::Configuration, &source.name, &mut missing, &Context::new(), &mut |mut found| {
-            let Some(content) = found.content.take() else {
-                manifest.entries.push(found.described(None));
-                return Ok(());
-            };
-            let mut bytes = Vec::new();
-            read_content(content, |reader| {
-                reader.take(LARGEST_CONFIGURATION + 1).read_to_end(&mut bytes)
-            })?;
-            let item = format!("configuration/{}", found.path);
-            if bytes.len() as u64 > LARGEST_CONFIGURATION {
-                let reason = "it is larger than 16 MiB".to_owned();
-                draft.missing.push(Skipped { item, reason });
-                return Ok(());
-            }
-            let redacted = secrets::redact(&String::from_utf8_lossy(&bytes));
-            let has_secrets = !redacted.found.is_empty();
-            if policy == SecretsPolicy::Redact && has_secrets {
-                bytes = redacted.text.into_bytes();
-                let reason = format!("secrets were taken out ({})", redacted.found.join("; "));
-                draft.missing.push(Skipped { item, reason });
-            }
-            let taken = |name: &str| draft.members.iter().any(|member| member.name == name);
-            let name = member_name(&found.path, &taken);
-            draft.add_bytes(&name, &bytes)?;
-            let backup_name = name.replacen("configuration/", "", 1);
-            manifest.config_files.push(ConfigFile {
-                original_path: format!("{base}{}", found.path),
-                backup_name: backup_name.clone(),
-                size: bytes.len() as u64,
-                contains_secrets: has_secrets,
-                restore_location: found.path.clone(),
-                checksum: draft.members.last().map(|member| hex(&member.span.sha)).unwrap_or_default(),
-            });
-            manifest.entries.push(found.described(Some(backup_name)));
-            Ok(())
-        })?;
+        each_entry(
+            contents,
+            Kind::Configuration,
+            &source.name,
+            &mut missing,
+            &Context::new(),
+            &mut |mut found| {
+                let Some(content) = found.content.take() else {
+                    manifest.entries.push(found.described(None));
+                    return Ok(());
+                };
+                let mut bytes = Vec::new();
+                read_content(content, |reader| {
+                    reader.take(LARGEST_CONFIGURATION + 1).read_to_end(&mut bytes)
+                })?;
+                let item = format!("configuration/{}", found.path);
+                if bytes.len() as u64 > LARGEST_CONFIGURATION {
+                    let reason = "it is larger than 16 MiB".to_owned();
+                    draft.missing.push(Skipped { item, reason });
+                    return Ok(());
+                }
+                let redacted = secrets::redact(&String::from_utf8_lossy(&bytes));
+                let has_secrets = !redacted.found.is_empty();
+                if policy == SecretsPolicy::Redact && has_secrets {
+                    bytes = redacted.text.into_bytes();
+                    let reason = format!("secrets were taken out ({})", redacted.found.join("; "));
+                    draft.missing.push(Skipped { item, reason });
+                }
+                let taken = |name: &str| draft.members.iter().any(|member| member.name == name);
+                let name = member_name(&found.path, &taken);
+                draft.add_bytes(&name, &bytes)?;
+                let backup_name = name.replacen("configuration/", "", 1);
+                manifest.config_files.push(ConfigFile {
+                    original_path: format!("{base}{}", found.path),
+                    backup_name: backup_name.clone(),
+                    size: bytes.len() as u64,
+                    contains_secrets: has_secrets,
+                    restore_location: found.path.clone(),
+                    checksum: draft
+                        .members
+                        .last()
+                        .map(|member| hex(&member.span.sha))
+                        .unwrap_or_default(),
+                });
+                manifest.entries.push(found.described(Some(backup_name)));
+                Ok(())
+            },
+        )?;
     }
     draft.missing.append(&mut missing);
     if !manifest.entries.is_empty() {
@@ -590,7 +637,8 @@ fn configuration(draft: &mut Draft, contents: &dyn Contents, policy: SecretsPoli
 /// The folder that the paths of a configuration begin at.
 fn base_of(header: &[u8]) -> String {
     let header: serde_json::Value = serde_json::from_slice(header).unwrap_or_default();
-    let base = header.pointer("/configuration/base").and_then(serde_json::Value::as_str).unwrap_or("");
+    let base =
+        header.pointer("/configuration/base").and_then(serde_json::Value::as_str).unwrap_or("");
     if base.is_empty() { String::new() } else { format!("{}/", base.trim_end_matches('/')) }
 }
 
