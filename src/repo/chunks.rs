@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::hint::{ErrorKind, Hint};
+use super::error::RepoError;
 use crate::id::ChunkId;
 
 /// What a chunk is for: decides which pack and block it is gathered into, and how it is
@@ -70,32 +70,5 @@ impl ChunkWriter for MemoryChunks {
             .entry(id)
             .or_insert_with(|| Bytes::copy_from_slice(bytes));
         Ok(id)
-    }
-}
-
-/// Why the repository could not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum RepoError {
-    /// No pack holds the chunk.
-    #[error("chunk {} is not in the repository", id.short())]
-    ChunkMissing {
-        /// Which chunk.
-        id: ChunkId,
-    },
-}
-
-impl Hint for RepoError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::ChunkMissing { .. } => ErrorKind::Damage,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::ChunkMissing { .. } => {
-                Some("see what else is affected with `coeval check --read-data`".to_owned())
-            }
-        }
     }
 }

@@ -1,6 +1,27 @@
 //! The repository: chunks in packs, an index of where they are, snapshots. It does not know what
 //! its chunks mean.
+//!
+//! Everything is an immutable object in a [`Backend`](crate::backend::Backend), created at most
+//! once (I2); `docs/FORMAT.md` describes each. [`Repo::write`] opens a session, through which
+//! chunks become packs and, with its commit, a snapshot; [`ChunkReader`] reads them back.
 
+mod check;
 mod chunks;
+mod error;
+pub mod format;
+mod keys;
+mod open;
+mod packer;
+mod read;
+mod scratch;
+mod session;
+mod snapshots;
+mod view;
 
-pub use chunks::{ChunkReader, ChunkWriter, Class, MemoryChunks, RepoError};
+pub use check::{Checked, Finding, ReadData};
+pub use chunks::{ChunkReader, ChunkWriter, Class, MemoryChunks};
+pub use error::RepoError;
+pub use open::{NewKey, Repo, Unlocking};
+pub use scratch::Scratch;
+pub use session::{Session, Written};
+pub use snapshots::StoredSnapshot;

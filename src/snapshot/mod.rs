@@ -1,1 +1,22 @@
-//! (room under construction)
+//! Snapshots: several sources of one application captured as of one instant, found again by time,
+//! compared, brought back and verified.
+
+mod capture;
+mod check;
+mod diff;
+mod manifest;
+mod opened;
+mod path;
+mod restore;
+mod timeline;
+
+pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
+pub use check::{CheckReport, check};
+pub use diff::{DiffItem, diff};
+pub use manifest::{Instant, Manifest, Reason, Skipped, SourceRecord};
+pub use opened::{Snapshot, TreeRecord};
+pub use path::{PathError, Place, SnapshotPath};
+pub use restore::{
+    Destination, KeyRange, RestoreError, Restored, Selection, TreePlan, VerifiedTree, plan, restore,
+};
+pub use timeline::{Filter, SelectError, Timeline};

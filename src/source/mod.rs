@@ -3,13 +3,19 @@
 
 mod files;
 pub mod key;
+mod postgres;
 pub mod record;
 pub mod sort;
+mod sqlite;
+#[cfg(test)]
+mod testing;
 
 pub use files::{
     Directory, Entry, EntryError, EntryKind, Extras, Files, FilesError, FilesOptions, display_key,
     key_of,
 };
+pub use postgres::{Postgres, PostgresError, PostgresOptions};
+pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 
 use crate::context::Context;
 use crate::hint::Failure;

@@ -14,7 +14,7 @@ use super::entry::file_type;
 use super::path::{display_key, is_below, path_bytes};
 use super::spool::Spool;
 use super::walk::{STAGING_PREFIX, open_root};
-use super::write::{Owners, modified, mtime_of, write};
+use super::write::{FileWriter, modified, mtime_of};
 use super::{Entry, Files, FilesError, TREE, commit};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -55,7 +55,7 @@ pub(super) struct Staging {
     /// the name `n`.
     pub(super) journal: Spool,
     staged: u64,
-    pub(super) owners: Owners,
+    pub(super) writer: FileWriter,
 }
 
 impl Directory {
@@ -179,7 +179,7 @@ impl Staging {
             folder,
             journal: Spool::new(),
             staged: 0,
-            owners: Owners::default(),
+            writer: FileWriter::new(),
         })
     }
 
@@ -201,7 +201,8 @@ impl Staging {
                     let name = self.staged.to_string();
                     self.staged += 1;
                     let bytes = reader(&change.key, value.content)?;
-                    write(self.folder.as_fd(), &name, &entry, bytes, &mut self.owners)
+                    self.writer
+                        .write(self.folder.as_fd(), &name, &entry, bytes)
                         .map_err(|error| error.at(&change.key, self.at(&change.key)))?;
                 }
                 Some(value.head)

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Installs what is missing, through the system's package manager, and says what it does.
+#   scripts/install.sh build      to build: C and C++ compiler, libclang (RocksDB's bindings)
+#   scripts/install.sh demo       the same, and python3-venv, sqlite3
+#   scripts/install.sh postgres   only a PostgreSQL server and its tools
+#   scripts/install.sh test       all of it, and gnupg
+# Nothing missing: silent and quick. Tested on Debian and Ubuntu; dnf, pacman and brew as far as known.
+set -euo pipefail
+
+case ${1:-} in
+  build) wanted="cc c++ clang libclang" ;;
+  demo) wanted="cc c++ clang libclang venv sqlite3" ;;
+  postgres) wanted="postgres" ;;
+  test) wanted="cc c++ clang libclang venv sqlite3 gpg postgres" ;;
+  *) echo "usage: scripts/install.sh build|demo|postgres|test" >&2; exit 2 ;;
+esac
+
+any_file() { local path; for path; do [ -e "$path" ] && return 0; done; return 1; }
+
+# Whether one of the wanted things is there; asked of the thing, not of the package manager.
+have() {
+  case $1 in
+    libclang) any_file ${LIBCLANG_PATH:+"$LIBCLANG_PATH"/libclang*} /usr/lib{,64}/libclang.so* \
+      /usr/lib{,64}/{llvm*/lib,*-linux-gnu*}/libclang{.,-[0-9]}*so* {/opt/homebrew,/usr/local}/opt/llvm/lib/libclang.dylib \
+      /Library/Developer/CommandLineTools/usr/lib/libclang.dylib ;;
+    venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    postgres) command -v initdb >/dev/null || any_file /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
+
+# The name of its package.
+package() {
+  case $manager:$1 in
+    apt-get:cc | apt-get:c++) echo build-essential ;;
+    apt-get:libclang) echo libclang-dev ;;
+    apt-get:venv) echo python3-venv ;;
+    apt-get:gpg) echo gnupg ;;
+    apt-get:postgres) echo postgresql postgresql-client ;;
+    dnf:cc) echo gcc ;;
+    dnf:c++) echo gcc-c++ ;;
+    dnf:libclang) echo clang-devel ;;
+    dnf:venv) echo python3 ;;
+    dnf:sqlite3) echo sqlite ;;
+    dnf:gpg) echo gnupg2 ;;
+    dnf:postgres) echo postgresql-server postgresql-contrib ;;
+    pacman:cc | pacman:c++) echo base-devel ;;
+    pacman:libclang) echo clang ;;
+    pacman:venv) echo python ;;
+    pacman:sqlite3) echo sqlite ;;
+    pacman:gpg) echo gnupg ;;
+    pacman:postgres) echo postgresql ;;
+    brew:cc | brew:c++ | brew:clang | brew:libclang) echo llvm ;;
+    brew:venv) echo python ;;
+    brew:sqlite3) echo sqlite ;;
+    brew:gpg) echo gnupg ;;
+    brew:postgres) echo postgresql ;;
+    *) echo "$1" ;;
+  esac
+}
+
+# Package managers talk too much; what they said is shown when they fail.
+quietly() {
+  local said
+  said=$("$@" 2>&1) || { echo "$said" >&2; echo "error: this failed: $*" >&2; exit 1; }
+}
+
+missing=()
+for thing in $wanted; do have "$thing" || missing+=("$thing"); done
+
+if [ ${#missing[@]} -gt 0 ]; then
+  manager=
+  for name in apt-get dnf pacman brew; do
+    if command -v $name >/dev/null; then manager=$name; break; fi
+  done
+  [ -n "$manager" ] || { echo "error: no package manager known here; please install: ${missing[*]}" >&2; exit 1; }
+  read -ra packages <<<"$(for thing in "${missing[@]}"; do package "$thing"; done | tr ' ' '\n' | sort -u | tr '\n' ' ')"
+
+  root=()
+  if [ "$manager" != brew ] && [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || { echo "error: as root, please run: $manager install ${packages[*]}" >&2; exit 1; }
+    root=(sudo)
+  fi
+  echo "missing: ${missing[*]}; installing with $manager: ${packages[*]}" >&2
+  case $manager in
+    apt-get)
+      quietly "${root[@]}" apt-get update
+      quietly "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "${packages[@]}" ;;
+    dnf) quietly "${root[@]}" dnf install -y "${packages[@]}" ;;
+    pacman) quietly "${root[@]}" pacman -S --noconfirm --needed "${packages[@]}" ;;
+    brew) quietly brew install "${packages[@]}" ;;
+  esac
+  hash -r
+  for thing in "${missing[@]}"; do
+    have "$thing" || { echo "error: $thing is still missing after installing ${packages[*]}" >&2; exit 1; }
+  done
+fi
+
+if [ "$1" != postgres ] && ! command -v cargo >/dev/null && [ ! -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+  cat >&2 <<'SAY'
+error: Rust is missing. It is installed for your user, without root, by
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh
+Then open a new shell, or run:  . "$HOME/.cargo/env"
+SAY
+  exit 1
+fi

@@ -1,0 +1,128 @@
+//! A block: chunks compressed together.
+//!
+//! ```text
+//! 0  u8   codec: 0 stored, 1 zstd, 2 zstd with a base chunk as prefix (reserved)
+//! 1  u32  length of the chunks together
+//! 5  …    their bytes, encoded
+//! ```
+
+use super::FormatError;
+use super::config::Zstd;
+use super::cursor::Cursor;
+
+const WHAT: &str = "block";
+const STORED: u8 = 0;
+const ZSTD: u8 = 1;
+const HEADER: usize = 5;
+
+/// The most bytes of chunks a block may hold: a reader allocates no more than this.
+pub const LIMIT: usize = 32 << 20;
+
+/// Compresses blocks; keeps its working memory between them.
+#[expect(missing_debug_implementations, reason = "a compressor has nothing to show")]
+pub struct Encoder(zstd::bulk::Compressor<'static>);
+
+impl Encoder {
+    /// An encoder with these parameters.
+    pub fn new(parameters: Zstd) -> std::io::Result<Self> {
+        use zstd::zstd_safe::{CParameter, Strategy};
+        let mut zstd = zstd::bulk::Compressor::new(parameters.level)?;
+        let Zstd { level: _, hash_log, chain_log, min_match, dfast } = parameters;
+        for (value, parameter) in [
+            (hash_log, CParameter::HashLog(hash_log)),
+            (chain_log, CParameter::ChainLog(chain_log)),
+            (min_match, CParameter::MinMatch(min_match)),
+            (u32::from(dfast), CParameter::Strategy(Strategy::ZSTD_dfast)),
+        ] {
+            if value != 0 {
+                zstd.set_parameter(parameter)?;
+            }
+        }
+        // The block's length stands in its header, its integrity is the seal's business.
+        zstd.set_parameter(CParameter::ContentSizeFlag(false))?;
+        zstd.set_parameter(CParameter::ChecksumFlag(false))?;
+        Ok(Self(zstd))
+    }
+
+    /// The block of these chunks, compressed unless that does not shrink it.
+    pub fn encode(&mut self, chunks: &[u8]) -> Result<Vec<u8>, FormatError> {
+        let too_long = |_| FormatError { what: WHAT, reason: "it is too long".to_owned() };
+        let length = u32::try_from(chunks.len()).map_err(too_long)?;
+        let mut block = vec![0; HEADER + zstd::zstd_safe::compress_bound(chunks.len())];
+        let used = self
+            .0
+            .compress_to_buffer(chunks, block.get_mut(HEADER..).unwrap_or_default())
+            .map_err(|error| FormatError { what: WHAT, reason: error.to_string() })?;
+        if used < chunks.len() {
+            block.truncate(HEADER + used);
+            block[0] = ZSTD;
+        } else {
+            block.truncate(HEADER);
+            block.extend_from_slice(chunks);
+            block[0] = STORED;
+        }
+        block[1..HEADER].copy_from_slice(&length.to_le_bytes());
+        Ok(block)
+    }
+}
+
+/// The chunks in a block, one after the other.
+pub fn decode(block: &[u8]) -> Result<Vec<u8>, FormatError> {
+    let mut cursor = Cursor::new(WHAT, block);
+    let codec = cursor.u8()?;
+    let length = cursor.u32()? as usize;
+    if length > LIMIT {
+        return Err(cursor.bad(format!("{length} bytes of chunks are too many")));
+    }
+    let bad = |reason: String| FormatError { what: WHAT, reason };
+    let payload = cursor.rest();
+    let chunks = match codec {
+        STORED => payload.to_vec(),
+        ZSTD => zstd::bulk::decompress(payload, length).map_err(|error| bad(error.to_string()))?,
+        2 => return Err(bad("it needs the delta codec of a later version".to_owned())),
+        other => return Err(bad(format!("codec {other} is unknown"))),
+    };
+    if chunks.len() == length {
+        Ok(chunks)
+    } else {
+        Err(bad(format!("it holds {} bytes, its header says {length}", chunks.len())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RepoId;
+    use crate::repo::format::config::Config;
+    use crate::time::Timestamp;
+
+    fn encoder() -> Encoder {
+        let config = Config::new(RepoId::new([0; 16]), Timestamp::default());
+        Encoder::new(config.data.zstd).expect("an encoder")
+    }
+
+    #[test]
+    fn blocks_decode_to_what_was_encoded() {
+        let mut noise = vec![0; 70_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let mut encoder = encoder();
+        for chunks in [Vec::new(), b"a".to_vec(), vec![7; 300_000], noise] {
+            let block = encoder.encode(&chunks).expect("a block");
+            assert!(block.len() <= chunks.len() + HEADER, "what does not shrink is stored");
+            assert_eq!(decode(&block).as_deref(), Ok(chunks.as_slice()));
+        }
+    }
+
+    #[test]
+    fn lying_lengths_and_unknown_codecs_are_refused() {
+        let good = encoder().encode(&[7; 1000]).expect("a block");
+        for (at, value) in [(0, 2), (0, 9), (1, 0xff), (2, 0xff), (4, 0xff)] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            assert!(decode(&bad).is_err(), "byte {at} = {value}");
+        }
+        for length in 0..good.len() {
+            assert!(decode(&good[..length]).is_err(), "cut to {length}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the repository's objects look like, byte by byte; no I/O here. `docs/FORMAT.md` is the
+//! normative text, and every layout has golden vectors in `tests/`.
+//!
+//! All integers are little-endian. Decoders are strict: a length beyond the end, an unknown
+//! version, a non-zero reserved bit or a trailing byte is an error, never a guess.
+
+pub mod block;
+pub mod codec;
+pub mod config;
+mod cursor;
+pub mod pack;
+pub mod segment;
+
+pub use cursor::FormatError;
+
+/// Version of every layout in this module; stands in each object's header.
+pub const VERSION: u8 = 1;
+
+/// The names of objects in the backend.
+pub mod name {
+    use crate::id::{KeyId, PackId, SegmentId, SnapshotId};
+
+    /// The repository's parameters.
+    pub const CONFIG: &str = "config";
+    /// Folder of key slots.
+    pub const KEYS: &str = "keys/";
+    /// Folder of packs.
+    pub const PACKS: &str = "packs/";
+    /// Folder of index segments.
+    pub const INDEX: &str = "index/";
+    /// Folder of sessions.
+    pub const SESSIONS: &str = "sessions/";
+    /// Folder of snapshots.
+    pub const SNAPSHOTS: &str = "snapshots/";
+
+    /// `keys/<id>`
+    pub fn key(id: KeyId) -> String {
+        format!("{KEYS}{id}")
+    }
+
+    /// `packs/<first 2 hex digits>/<session>-<n>`
+    pub fn pack(id: PackId) -> String {
+        let name = id.to_string();
+        format!("{PACKS}{}/{name}", name.get(..2).unwrap_or_default())
+    }
+
+    /// `index/<id>`
+    pub fn segment(id: SegmentId) -> String {
+        format!("{INDEX}{id}")
+    }
+
+    /// `sessions/<id>`
+    pub fn session(id: SnapshotId) -> String {
+        format!("{SESSIONS}{id}")
+    }
+
+    /// `snapshots/<id>`
+    pub fn snapshot(id: SnapshotId) -> String {
+        format!("{SNAPSHOTS}{id}")
+    }
+}

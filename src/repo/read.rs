@@ -1,0 +1,98 @@
+//! Reading chunks: index, block cache, pack.
+
+use bytes::Bytes;
+
+use super::chunks::ChunkReader;
+use super::error::RepoError;
+use super::format::pack::Part;
+use super::format::{block, name};
+use super::open::Repo;
+use super::view::{Location, PackInfo};
+use crate::id::ChunkId;
+
+/// Bytes of decoded blocks that are kept, since the chunks of a block are read one after another.
+const CACHE_BYTES: u64 = 48 << 20;
+
+/// Decoded blocks, by pack and block number.
+pub(super) type BlockCache = quick_cache::sync::Cache<(u32, u16), Bytes, BlockWeight>;
+
+#[derive(Debug, Clone)]
+pub(super) struct BlockWeight;
+
+impl quick_cache::Weighter<(u32, u16), Bytes> for BlockWeight {
+    fn weight(&self, _: &(u32, u16), block: &Bytes) -> u64 {
+        block.len() as u64
+    }
+}
+
+pub(super) fn block_cache() -> BlockCache {
+    BlockCache::with_weighter(1024, CACHE_BYTES, BlockWeight)
+}
+
+impl ChunkReader for Repo {
+    fn read_chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError> {
+        let location = self.locate(id)?;
+        match self.read_at(id, location) {
+            // Its pack may have been repacked since this host last looked: look again, once.
+            Err(RepoError::Backend(error)) if error.is_not_found() => {
+                self.refresh()?;
+                self.read_at(id, self.locate(id)?)
+            }
+            result => result,
+        }
+    }
+}
+
+impl Repo {
+    /// Where a chunk is; reads new index segments before it says that it is missing.
+    fn locate(&self, id: &ChunkId) -> Result<Location, RepoError> {
+        if let Some(location) = self.view.locate(id)? {
+            return Ok(location);
+        }
+        self.refresh()?;
+        self.view.locate(id)?.ok_or(RepoError::ChunkMissing { id: *id })
+    }
+
+    fn read_at(&self, id: &ChunkId, location: Location) -> Result<Bytes, RepoError> {
+        let pack = self.view.pack(location.pack)?;
+        let key = (location.pack, location.block);
+        let block = match self.blocks.get(&key) {
+            Some(block) => block,
+            None => {
+                let block = self.read_block(&pack, location).map_err(|error| match error {
+                    RepoError::Open(_) | RepoError::Format(_) => RepoError::ChunkDamaged {
+                        id: *id,
+                        pack: pack.id,
+                        reason: error.to_string(),
+                    },
+                    other => other,
+                })?;
+                self.blocks.insert(key, block.clone());
+                block
+            }
+        };
+        let (start, size) = (location.inner as usize, location.size as usize);
+        let damaged = |reason: &str| RepoError::ChunkDamaged {
+            id: *id,
+            pack: pack.id,
+            reason: reason.to_owned(),
+        };
+        if start.checked_add(size).is_none_or(|end| end > block.len()) {
+            return Err(damaged("it lies outside of its block"));
+        }
+        let chunk = block.slice(start..start + size);
+        if self.sealer.chunk_id(&chunk) != *id {
+            return Err(damaged("its bytes do not have its name"));
+        }
+        Ok(chunk)
+    }
+
+    fn read_block(&self, pack: &PackInfo, location: Location) -> Result<Bytes, RepoError> {
+        let start = u64::from(location.offset);
+        let range = start..start + u64::from(location.length);
+        let sealed = self.backend.get_range(&name::pack(pack.id), range)?;
+        let opener = self.sealer.pack_opener(&pack.salt);
+        let block = opener.open(u32::from(location.block), Part::Block as u8, sealed.into())?;
+        Ok(block::decode(&block)?.into())
+    }
+}

@@ -1,0 +1,244 @@
+//! Taking a snapshot: every source's changes become trees, and the trees a manifest.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::manifest::{Instant, Manifest, Reason, Skipped, SourceRecord};
+use super::opened::{self, ParentSource, Snapshot, TreeRecord};
+use super::timeline::{Filter, Timeline};
+use crate::context::Context;
+use crate::hint::Failure;
+use crate::id::SnapshotId;
+use crate::repo::{ChunkWriter, Repo, Written};
+use crate::report::{Event, Reporter};
+use crate::source::{self, Delta, Description, Kind, Source, TreeInfo};
+use crate::tree;
+
+/// What a snapshot is called and what it follows.
+#[derive(Debug, Clone)]
+pub struct CaptureOptions {
+    /// The machine.
+    pub host: String,
+    /// The application.
+    pub application: String,
+    /// What the user calls it.
+    pub tags: Vec<String>,
+    /// Which snapshot's entries may be taken over when they did not change.
+    pub parent: Parent,
+    /// Why it is taken.
+    pub reason: Reason,
+}
+
+/// Which snapshot a capture follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// The newest of the same host and application.
+    Newest,
+    /// This one.
+    Is(SnapshotId),
+    /// None: everything is read.
+    None,
+}
+
+/// A snapshot that was taken.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// Its name; `None` after a dry run.
+    pub id: Option<SnapshotId>,
+    /// What it says of itself.
+    pub manifest: Manifest,
+}
+
+/// Whether a capture commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The snapshot is committed.
+    Commit,
+    /// The snapshot is committed, unless the sources hold no entries at all.
+    CommitUnlessEmpty,
+    /// Everything is read and compared, nothing stored.
+    DryRun,
+}
+
+/// Takes a snapshot of `sources`: databases first, then files, since applications write a file
+/// before the row that names it.
+///
+/// What cannot be read is reported, listed in the manifest, and makes the snapshot incomplete.
+pub fn capture(
+    repo: &Arc<Repo>,
+    sources: &mut [&mut dyn Source],
+    options: &CaptureOptions,
+    mode: Mode,
+    ctx: &Context,
+) -> Result<Captured, Failure> {
+    repo.refresh()?;
+    sources.sort_by(|a, b| (a.kind(), a.name()).cmp(&(b.kind(), b.name())));
+    let parent = find_parent(repo, options)?;
+    let collector = Arc::new(Collector::new(Arc::clone(&ctx.reporter)));
+    let ctx = &Context { reporter: Arc::clone(&collector) as Arc<dyn Reporter>, ..ctx.clone() };
+    let time = ctx.clock.now();
+    let manifest = |records: Vec<SourceRecord>, written| Manifest {
+        version: Manifest::VERSION,
+        time,
+        finished: ctx.clock.now(),
+        host: options.host.clone(),
+        application: options.application.clone(),
+        tags: options.tags.clone(),
+        parent: parent.as_ref().map(|parent| parent.id),
+        reason: options.reason.clone(),
+        instant: if sources_agree(&records) { Instant::Exact } else { Instant::Unproven },
+        sources: records,
+        skipped: collector.skipped(),
+        written,
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    if mode == Mode::DryRun {
+        let scratch = repo.scratch()?;
+        let records = capture_all(repo, &scratch, sources, parent.as_ref(), &collector, ctx)?;
+        return Ok(Captured { id: None, manifest: manifest(records, Written::default()) });
+    }
+    repo.write(ctx, |session| {
+        let records = capture_all(repo, session, sources, parent.as_ref(), &collector, ctx)?;
+        if mode == Mode::CommitUnlessEmpty && records.iter().all(is_empty) {
+            return Ok(Captured { id: None, manifest: manifest(records, Written::default()) });
+        }
+        session.flush()?;
+        let manifest = manifest(records, session.written());
+        let id = session.commit(&manifest.encode()?)?;
+        Ok(Captured { id: Some(id), manifest })
+    })
+}
+
+/// Whether a source has nothing in it; a directory is always an entry of its own tree.
+fn is_empty(source: &SourceRecord) -> bool {
+    source.entries <= u64::from(source.kind != Kind::Database)
+}
+
+/// Whether everything came from one consistent read.
+fn sources_agree(records: &[SourceRecord]) -> bool {
+    matches!(records, [only] if only.kind == Kind::Database)
+}
+
+fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snapshot>, Failure> {
+    let filter = Filter {
+        host: Some(options.host.clone()),
+        application: Some(options.application.clone()),
+        ..Filter::default()
+    };
+    let timeline = Timeline::load(repo)?;
+    let found = match options.parent {
+        Parent::None => None,
+        Parent::Newest => timeline.iter(&filter).next_back().cloned(),
+        Parent::Is(id) => timeline.get(id).map(|manifest| (id, manifest.clone())),
+    };
+    Ok(found.map(|(id, manifest)| Snapshot { repo: Arc::clone(repo), id, manifest }))
+}
+
+fn capture_all(
+    reader: &Arc<Repo>,
+    writer: &dyn ChunkWriter,
+    sources: &mut [&mut dyn Source],
+    parent: Option<&Snapshot>,
+    collector: &Collector,
+    ctx: &Context,
+) -> Result<Vec<SourceRecord>, Failure> {
+    sources
+        .iter_mut()
+        .map(|source| {
+            let before = collector.bytes();
+            let description = source.begin(ctx)?;
+            let captured = capture_trees(reader, writer, *source, &description, parent, ctx);
+            let ended = source.end();
+            let CapturedTrees { trees, aids } = captured?;
+            ended?;
+            let shape = opened::shape(reader, Kind::Database)?;
+            let entries = opened::catalogue(&description.header, &trees, &aids)?;
+            Ok(SourceRecord {
+                kind: source.kind(),
+                name: source.name().to_owned(),
+                catalogue: tree::edit(&**reader, writer, &shape, None, entries)?,
+                entries: trees.iter().map(|record| record.tree.entries).sum(),
+                bytes: collector.bytes() - before,
+            })
+        })
+        .collect()
+}
+
+/// The trees of one source.
+pub(super) struct CapturedTrees {
+    pub(super) trees: Vec<TreeRecord>,
+    pub(super) aids: Vec<TreeRecord>,
+}
+
+/// Captures every tree of a source that has begun its consistent read.
+pub(super) fn capture_trees(
+    reader: &Arc<Repo>,
+    writer: &dyn ChunkWriter,
+    source: &mut dyn Source,
+    description: &Description,
+    parent: Option<&Snapshot>,
+    ctx: &Context,
+) -> Result<CapturedTrees, Failure> {
+    let shape = opened::shape(reader, source.kind())?;
+    let parent = parent.and_then(|snapshot| {
+        let source = snapshot.manifest.source(source.kind(), source.name())?;
+        Some(ParentSource { snapshot, source })
+    });
+    let mut capture = |infos: &[TreeInfo]| {
+        let capture_one = |info: &TreeInfo| {
+            ctx.check_cancelled()?;
+            let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
+            let tree = match source.changes(info, known, ctx)? {
+                Delta::Everything(all) => tree::edit(&**reader, writer, &shape, None, all)?,
+                Delta::SinceParent(since) => {
+                    let old = match &parent {
+                        Some(parent) => parent.tree(&info.name)?,
+                        None => None,
+                    };
+                    tree::edit(&**reader, writer, &shape, old, since)?
+                }
+            };
+            Ok(TreeRecord { info: info.clone(), tree })
+        };
+        infos.iter().map(capture_one).collect::<Result<Vec<_>, Failure>>()
+    };
+    let trees = capture(&description.trees)?;
+    Ok(CapturedTrees { trees, aids: capture(&description.aids)? })
+}
+
+/// Passes events on, and remembers what belongs into the manifest.
+struct Collector {
+    inner: Arc<dyn Reporter>,
+    skipped: Mutex<Vec<Skipped>>,
+    bytes: AtomicU64,
+}
+
+impl Collector {
+    fn new(inner: Arc<dyn Reporter>) -> Self {
+        Self { inner, skipped: Mutex::default(), bytes: AtomicU64::new(0) }
+    }
+
+    fn skipped(&self) -> Vec<Skipped> {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Reporter for Collector {
+    fn report(&self, event: Event) {
+        match &event {
+            Event::Skipped { item, reason } => {
+                let skipped = Skipped { item: item.clone(), reason: reason.clone() };
+                self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
+            }
+            Event::Progress { bytes, .. } => {
+                self.bytes.fetch_add(*bytes, Ordering::Relaxed);
+            }
+            Event::Phase { .. } | Event::Note(_) => {}
+        }
+        self.inner.report(event);
+    }
+}

@@ -1,0 +1,130 @@
+//! Verification of everything: the repository's objects, and that each snapshot reaches all its
+//! entries.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::opened::Snapshot;
+use super::timeline::{Filter, Timeline};
+use crate::context::Context;
+use crate::hint::Failure;
+use crate::id::ChunkId;
+use crate::repo::{ChunkReader as _, Finding, ReadData, Repo, RepoError};
+use crate::source::display_key;
+use crate::tree::{self, Tree, Visit};
+
+/// What a check found.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct CheckReport {
+    /// What is damaged; empty when all is well.
+    pub findings: Vec<Finding>,
+    /// Snapshots looked at.
+    pub snapshots: u64,
+    /// Packs looked at.
+    pub packs: u64,
+    /// Bytes of packs that were read and decoded.
+    pub bytes: u64,
+    /// Packs that no index segment describes: left by an interrupted session, harmless.
+    pub orphans: u64,
+}
+
+/// Checks the repository: every object and, from every snapshot, every tree down to its chunks.
+/// With [`ReadData::Everything`] every byte is decoded and hashed.
+pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckReport, Failure> {
+    let objects = repo.check_objects(read, ctx)?;
+    let mut report = CheckReport {
+        findings: objects.findings,
+        packs: objects.packs,
+        bytes: objects.bytes,
+        orphans: objects.orphans,
+        ..CheckReport::default()
+    };
+    // A damaged index segment or snapshot is found above; what else can be reached is still
+    // looked at.
+    if let Err(error) = repo.refresh() {
+        report.find("index", &error);
+        return Ok(report);
+    }
+    let timeline = match Timeline::load(repo) {
+        Ok(timeline) => timeline,
+        Err(error) => {
+            report.find("snapshots", &error);
+            return Ok(report);
+        }
+    };
+    let mut seen = HashSet::new();
+    for (id, manifest) in timeline.iter(&Filter::default()) {
+        ctx.check_cancelled()?;
+        ctx.phase(format!("checking snapshot {}", id.short()), None);
+        let snapshot = Snapshot { repo: Arc::clone(repo), id: *id, manifest: manifest.clone() };
+        report.snapshots += 1;
+        walk_snapshot(&snapshot, &objects.damaged, &mut seen, &mut report);
+    }
+    Ok(report)
+}
+
+fn walk_snapshot(
+    snapshot: &Snapshot,
+    damaged: &HashSet<ChunkId>,
+    seen: &mut HashSet<ChunkId>,
+    report: &mut CheckReport,
+) {
+    for source in &snapshot.manifest.sources {
+        let place =
+            format!("snapshot {}:/{}/{}", snapshot.id.short(), source.kind.as_str(), source.name);
+        walk_tree(snapshot, source.catalogue, &place, damaged, seen, report);
+        match snapshot.all_trees(source) {
+            Ok(trees) => {
+                for record in trees {
+                    let place = format!("{place}/{}", record.info.name);
+                    walk_tree(snapshot, record.tree, &place, damaged, seen, report);
+                }
+            }
+            Err(error) => report.find(&place, &error),
+        }
+    }
+}
+
+/// Walks one tree, passing over subtrees that were sound before.
+fn walk_tree(
+    snapshot: &Snapshot,
+    tree: Tree,
+    place: &str,
+    damaged: &HashSet<ChunkId>,
+    seen: &mut HashSet<ChunkId>,
+    report: &mut CheckReport,
+) {
+    let repo = &*snapshot.repo;
+    let mut visit = |visit: Visit<'_>| {
+        let (id, key) = match visit {
+            Visit::Node(id) => return seen.insert(id),
+            Visit::Chunk { id, key } => (id, key),
+            Visit::Broken { key, error } => {
+                report.find(&named(place, key), &error);
+                return false;
+            }
+        };
+        let sound = match repo.contains(&id) {
+            // Another copy of the chunk may be good: only reading it tells.
+            Ok(true) if damaged.contains(&id) => repo.read_chunk(&id).map(drop),
+            Ok(true) => Ok(()),
+            Ok(false) => Err(RepoError::ChunkMissing { id }),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sound {
+            report.find(&named(place, key), &error);
+        }
+        true
+    };
+    tree::walk(repo, tree, &mut visit);
+}
+
+fn named(place: &str, key: &[u8]) -> String {
+    format!("{place}/{}", display_key(key).escape_default())
+}
+
+impl CheckReport {
+    fn find(&mut self, object: &str, problem: &dyn std::fmt::Display) {
+        self.findings.push(Finding { object: object.to_owned(), problem: problem.to_string() });
+    }
+}

@@ -1,0 +1,151 @@
+//! What a snapshot says of itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ChunkId, SnapshotId, hex};
+use crate::repo::Written;
+use crate::repo::format::{FormatError, codec};
+use crate::source::Kind;
+use crate::time::Timestamp;
+use crate::tree::Tree;
+
+const VERSION: u8 = 1;
+const WHAT: &str = "snapshot manifest";
+
+/// The content of a snapshot object; see `docs/FORMAT.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this layout.
+    pub version: u8,
+    /// The instant that the snapshot shows: when the first source's consistent read began.
+    pub time: Timestamp,
+    /// When the capture was complete.
+    pub finished: Timestamp,
+    /// The machine that took it.
+    pub host: String,
+    /// The application it belongs to; snapshots of one application form one timeline.
+    pub application: String,
+    /// What the user called it.
+    pub tags: Vec<String>,
+    /// The snapshot that unchanged entries were taken over from.
+    pub parent: Option<SnapshotId>,
+    /// Why it was taken.
+    pub reason: Reason,
+    /// How well the sources agree on one instant.
+    pub instant: Instant,
+    /// What was captured, in order.
+    pub sources: Vec<SourceRecord>,
+    /// What could not be read. Not empty: the snapshot is incomplete.
+    pub skipped: Vec<Skipped>,
+    /// What the capture added to the repository.
+    pub written: Written,
+    /// The version of coeval that wrote it.
+    pub program: String,
+}
+
+/// Why a snapshot was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// Someone asked for it, or a schedule.
+    Backup,
+    /// A restore was about to change the sources: `undo` comes back to here.
+    BeforeRestore {
+        /// The snapshot that was going to be restored.
+        of: SnapshotId,
+    },
+    /// It came from a package.
+    Import {
+        /// Where that snapshot was made, in the package's own words.
+        origin: String,
+    },
+}
+
+/// How well the sources agree on one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Instant {
+    /// There is one source, read in one consistent read.
+    Exact,
+    /// The sources were read one after the other, databases first, within the time from
+    /// [`Manifest::time`] to [`Manifest::finished`]; nothing proves that none changed meanwhile.
+    Unproven,
+}
+
+/// One captured source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// Which part of the application.
+    pub kind: Kind,
+    /// Its name within the kind.
+    pub name: String,
+    /// A tree that lists the source's trees and holds its header: the one hash of everything in
+    /// the source.
+    pub catalogue: Tree,
+    /// Entries (files and folders, records) in all its trees.
+    pub entries: u64,
+    /// Bytes of their contents.
+    pub bytes: u64,
+}
+
+/// An item that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Which one.
+    pub item: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Manifest {
+    /// The version that is written.
+    pub const VERSION: u8 = VERSION;
+
+    /// Whether everything that should have been captured was.
+    pub fn is_complete(&self) -> bool {
+        self.skipped.is_empty()
+    }
+
+    /// Entries in all sources.
+    pub fn entries(&self) -> u64 {
+        self.sources.iter().map(|source| source.entries).sum()
+    }
+
+    /// Bytes of content in all sources.
+    pub fn bytes(&self) -> u64 {
+        self.sources.iter().map(|source| source.bytes).sum()
+    }
+
+    /// The source of this kind and name.
+    pub fn source(&self, kind: Kind, name: &str) -> Option<&SourceRecord> {
+        self.sources.iter().find(|source| source.kind == kind && source.name == name)
+    }
+
+    /// One hash over everything that was captured, in hexadecimal: equal exactly when every
+    /// source has the same entries.
+    pub fn root_hash(&self) -> String {
+        let mut sources: Vec<_> = self.sources.iter().collect();
+        sources.sort_by_key(|source| (source.kind, &source.name));
+        let mut hasher = blake3::Hasher::new();
+        for source in sources {
+            for part in [source.kind.as_str(), &source.name] {
+                hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+            }
+            hasher.update(ChunkId::as_bytes(&source.catalogue.root));
+        }
+        hex(hasher.finalize().as_bytes())
+    }
+
+    /// The bytes that are sealed.
+    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
+        codec::encode(WHAT, self)
+    }
+
+    /// The manifest in these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        if bytes.first().is_some_and(|version| *version != VERSION) {
+            let reason = "it was written by another version of coeval".to_owned();
+            return Err(FormatError { what: WHAT, reason });
+        }
+        codec::decode(WHAT, bytes)
+    }
+}

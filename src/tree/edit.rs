@@ -1,0 +1,411 @@
+//! Changes into trees. Every level of a tree is a sorted list of entries, cut into nodes; the list
+//! of a level's nodes is the level above. One editor per level takes sorted changes, rewrites the
+//! nodes they touch until its cuts coincide with old ones again, and hands the level above what
+//! became of its nodes, as sorted changes. So an edit streams through all levels at once, and
+//! memory holds about one node for each.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::change::{Change, Changes, Value};
+use super::error::TreeError;
+use super::node::{Builder, Child, Item, MAX_LEVEL, Node};
+use super::shape::Shape;
+use super::stream::{StowError, Stower};
+use super::{MAX_KEY, Tree};
+use crate::id::ChunkId;
+use crate::repo::{ChunkReader, ChunkWriter, Class};
+
+/// Makes a tree of the puts among `changes`; there is nothing to delete.
+pub fn build(
+    writer: &dyn ChunkWriter,
+    shape: &Shape,
+    changes: Changes<'_>,
+) -> Result<Tree, TreeError> {
+    run(Editor::new(writer, shape), changes, None)
+}
+
+/// Makes the tree that results from `changes` to `tree` (`None`: to the empty one). It is the
+/// same tree that [`build`] would make of the same entries; only nodes that changed are written.
+/// To delete what is not there, or put what is there, changes nothing.
+///
+/// `reader` has to give the nodes of `tree`; what is written here is not read back.
+pub fn edit(
+    reader: &dyn ChunkReader,
+    writer: &dyn ChunkWriter,
+    shape: &Shape,
+    tree: Option<Tree>,
+    changes: Changes<'_>,
+) -> Result<Tree, TreeError> {
+    let mut editor = Editor::new(writer, shape);
+    if let Some(tree) = &tree {
+        editor.old = Old::open(reader, tree)?;
+    }
+    run(editor, changes, tree)
+}
+
+fn run(mut editor: Editor<'_>, changes: Changes<'_>, old: Option<Tree>) -> Result<Tree, TreeError> {
+    let mut stower = Stower::new(editor.writer, editor.shape);
+    let mut last: Option<Vec<u8>> = None;
+    for change in changes {
+        let Change { key, value } = change.map_err(TreeError::Changes)?;
+        too_long("key", &key, key.len())?;
+        if let Some(after) = last.as_mut() {
+            if *after >= key {
+                return Err(TreeError::Unsorted { key, after: std::mem::take(after) });
+            }
+            after.clone_from(&key);
+        } else {
+            last = Some(key.clone());
+        }
+        let Some(Value { head, content }) = value else {
+            editor.change(0, &key, None)?;
+            continue;
+        };
+        too_long("head of the value", &key, head.len())?;
+        let content = stower.stow(content).map_err(|error: StowError| error.of(&key))?;
+        editor.change(0, &key, Some(Item::Value { head: &head, content: &content }))?;
+    }
+    editor.finish(old)
+}
+
+fn too_long(part: &'static str, key: &[u8], length: usize) -> Result<(), TreeError> {
+    if length <= MAX_KEY {
+        return Ok(());
+    }
+    Err(TreeError::TooLong { part, key: key[..key.len().min(MAX_KEY)].to_vec(), length })
+}
+
+/// The tree that is edited.
+struct Old<'a> {
+    reader: &'a dyn ChunkReader,
+    root: Rc<Node>,
+    /// Nodes read last. The editors of neighbouring levels need the same ones at about the same
+    /// time.
+    recent: RefCell<VecDeque<(ChunkId, Rc<Node>)>>,
+}
+
+impl<'a> Old<'a> {
+    const RECENT: usize = 16;
+
+    /// `None` for a tree without entries.
+    fn open(reader: &'a dyn ChunkReader, tree: &Tree) -> Result<Option<Self>, TreeError> {
+        let root = Rc::new(Node::read_root(reader, tree)?);
+        Ok((root.len() > 0).then(|| Self { reader, root, recent: RefCell::default() }))
+    }
+
+    fn child(&self, parent: &Node, at: usize) -> Result<Rc<Node>, TreeError> {
+        let id = parent.child(at).id;
+        let mut recent = self.recent.borrow_mut();
+        if let Some((_, node)) = recent.iter().find(|(known, _)| *known == id) {
+            return Ok(Rc::clone(node));
+        }
+        let node = Rc::new(parent.read_child(self.reader, at)?);
+        recent.truncate(Self::RECENT - 1);
+        recent.push_front((id, Rc::clone(&node)));
+        Ok(node)
+    }
+}
+
+/// Goes forward through the old nodes of one level without reading those that are passed over.
+struct OldNodes {
+    level: u8,
+    /// The root, until it was handed out, where it is itself of this level.
+    root: Option<Rc<Node>>,
+    /// From the root to a node one level above; each with the place of the child to go on with.
+    path: Vec<(Rc<Node>, usize)>,
+}
+
+impl OldNodes {
+    fn new(old: &Old<'_>, level: u8) -> Self {
+        let root = Rc::clone(&old.root);
+        if root.level() == level {
+            Self { level, root: Some(root), path: Vec::new() }
+        } else {
+            Self { level, root: None, path: vec![(root, 0)] }
+        }
+    }
+
+    /// The first node not yet handed out whose last key is not below `from`, or else the last
+    /// node of all; `None` after that one.
+    fn next(&mut self, old: &Old<'_>, from: Option<&[u8]>) -> Result<Option<Rc<Node>>, TreeError> {
+        if let Some(root) = self.root.take() {
+            return Ok(Some(root));
+        }
+        self.leave_finished();
+        if self.path.is_empty() {
+            return Ok(None);
+        }
+        if let Some(from) = from {
+            while self.path.len() > 1
+                && self.path.last().is_some_and(|(node, _)| node.last_key() < Some(from))
+            {
+                self.path.pop();
+            }
+        }
+        while let Some((node, at)) = self.path.last_mut() {
+            if let Some(from) = from {
+                // Past the last key there is still the last node, which an appended entry joins.
+                *at = node.lower_bound(from).clamp(*at, node.len() - 1);
+            }
+            let child = old.child(node, *at)?;
+            if node.level() == self.level + 1 {
+                *at += 1;
+                return Ok(Some(child));
+            }
+            self.path.push((child, 0));
+        }
+        Ok(None)
+    }
+
+    /// Climbs out of nodes whose children have all been handed out.
+    fn leave_finished(&mut self) {
+        while let Some((node, at)) = self.path.last()
+            && *at == node.len()
+        {
+            self.path.pop();
+            if let Some((_, at)) = self.path.last_mut() {
+                *at += 1;
+            }
+        }
+    }
+}
+
+/// The editor of one level.
+struct Level {
+    builder: Builder,
+    /// `None` above the root of the old tree.
+    old: Option<OldNodes>,
+    /// The old node that is being copied, and the first of its entries that is not yet.
+    open: Option<(Rc<Node>, usize)>,
+    /// Whether the level above still has to be told that the open node is gone.
+    stale: bool,
+    /// The first node of a level that may be the top one: there is no level above until there is
+    /// a second.
+    first: Option<(Vec<u8>, Child)>,
+    /// The node written last, and its child if it has only one.
+    written: Option<(ChunkId, Option<Child>)>,
+}
+
+struct Editor<'a> {
+    writer: &'a dyn ChunkWriter,
+    shape: &'a Shape,
+    old: Option<Old<'a>>,
+    levels: Vec<Level>,
+}
+
+impl<'a> Editor<'a> {
+    fn new(writer: &'a dyn ChunkWriter, shape: &'a Shape) -> Self {
+        Self { writer, shape, old: None, levels: Vec::new() }
+    }
+
+    /// Whether the old tree has a level above this one.
+    fn is_below_old_root(&self, level: usize) -> bool {
+        self.old.as_ref().is_some_and(|old| level < usize::from(old.root.level()))
+    }
+
+    /// Puts or deletes one entry of a level.
+    ///
+    /// At level 0 keys ascend. Above, what a deletion names may lie after what a later put names:
+    /// when the end of a level is deleted, its last node turns out only then. By then all entries
+    /// between the two are deleted, so that the put still comes after everything in the builder.
+    fn change(
+        &mut self,
+        level: usize,
+        key: &[u8],
+        item: Option<Item<'_>>,
+    ) -> Result<(), TreeError> {
+        if level == self.levels.len() {
+            self.add_level()?;
+        }
+        self.copy_below(level, key)?;
+        if let Some((node, at)) = &mut self.levels[level].open
+            && *at < node.len()
+            && node.key(*at) == key
+        {
+            *at += 1;
+        }
+        match item {
+            Some(item) => self.push(level, key, |builder| builder.push(key, item)),
+            None => Ok(()),
+        }
+    }
+
+    fn add_level(&mut self) -> Result<(), TreeError> {
+        let number = u8::try_from(self.levels.len()).unwrap_or(u8::MAX);
+        if number > MAX_LEVEL {
+            return Err(TreeError::TooHigh);
+        }
+        let old = self.old.as_ref().filter(|old| number <= old.root.level());
+        self.levels.push(Level {
+            builder: Builder::new(number),
+            old: old.map(|old| OldNodes::new(old, number)),
+            open: None,
+            stale: false,
+            first: None,
+            written: None,
+        });
+        Ok(())
+    }
+
+    /// Copies the old entries below `key`, or steps over whole nodes of them.
+    fn copy_below(&mut self, level: usize, key: &[u8]) -> Result<(), TreeError> {
+        loop {
+            if self.levels[level].open.is_some() {
+                self.copy_open(level, Some(key))?;
+                if self.levels[level].open.is_some() {
+                    return Ok(());
+                }
+            }
+            if !self.open_next(level, Some(key))? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Copies entries of the open node, up to `key` or to its end, where it is closed.
+    fn copy_open(&mut self, level: usize, key: Option<&[u8]>) -> Result<(), TreeError> {
+        let Some((node, mut at)) = self.levels[level].open.take() else { return Ok(()) };
+        let end = key.map_or(node.len(), |key| node.lower_bound(key)).max(at);
+        // In place while entries are pushed: what is written may be this very node again.
+        self.levels[level].open = Some((Rc::clone(&node), end));
+        while at < end {
+            self.push(level, node.key(at), |builder| builder.copy(&node, at))?;
+            at += 1;
+        }
+        if end == node.len() {
+            self.forget_open(level)?;
+            self.levels[level].open = None;
+        }
+        Ok(())
+    }
+
+    /// Opens the next old node: where the last cut is also an old one, the next that `key` can be
+    /// in. Says whether there was one.
+    fn open_next(&mut self, level: usize, key: Option<&[u8]>) -> Result<bool, TreeError> {
+        let (Some(old), Level { old: Some(nodes), builder, open, stale, .. }) =
+            (&self.old, &mut self.levels[level])
+        else {
+            return Ok(false);
+        };
+        let from = key.filter(|_| builder.is_empty());
+        let Some(node) = nodes.next(old, from)? else { return Ok(false) };
+        (*open, *stale) = (Some((node, 0)), true);
+        Ok(true)
+    }
+
+    /// Tells the level above that the open node is gone, unless it knows.
+    fn forget_open(&mut self, level: usize) -> Result<(), TreeError> {
+        if !std::mem::take(&mut self.levels[level].stale) || !self.is_below_old_root(level) {
+            return Ok(());
+        }
+        let node = self.levels[level].open.as_ref().map(|(node, _)| Rc::clone(node));
+        match node.as_deref().and_then(Node::last_key) {
+            Some(key) => self.change(level + 1, key, None),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds an entry to the node that is built, and ends the node where there is a boundary.
+    fn push(
+        &mut self,
+        level: usize,
+        key: &[u8],
+        add: impl FnOnce(&mut Builder),
+    ) -> Result<(), TreeError> {
+        let Self { levels, shape, .. } = self;
+        let builder = &mut levels[level].builder;
+        let before = builder.weight();
+        add(builder);
+        if shape.is_cut(builder.level(), key, before, builder.weight()) {
+            self.write_node(level)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the node that was built, and tells the level above of it.
+    fn write_node(&mut self, level: usize) -> Result<(), TreeError> {
+        let mut builder = std::mem::take(&mut self.levels[level].builder);
+        let id = self.writer.write_chunk(Class::Node, builder.finish())?;
+        self.levels[level].written = Some((id, builder.only_child()));
+        self.add_node(level, builder.last_key(), Child { id, entries: builder.entries() })?;
+        builder.clear();
+        self.levels[level].builder = builder;
+        Ok(())
+    }
+
+    fn add_node(&mut self, level: usize, key: &[u8], child: Child) -> Result<(), TreeError> {
+        if self.is_below_old_root(level) {
+            if let Level { open: Some((node, _)), stale: stale @ true, .. } =
+                &mut self.levels[level]
+                && node.last_key() == Some(key)
+            {
+                *stale = false;
+                if node.id() == child.id {
+                    return Ok(()); // The very same node: nothing changes above.
+                }
+            }
+        } else if level + 1 == self.levels.len() {
+            let Some((first_key, first)) = self.levels[level].first.take() else {
+                self.levels[level].first = Some((key.to_vec(), child));
+                return Ok(());
+            };
+            self.change(level + 1, &first_key, Some(Item::Child(first)))?;
+        }
+        self.change(level + 1, key, Some(Item::Child(child)))
+    }
+
+    /// Brings every level to its end, and finds the root.
+    fn finish(mut self, old: Option<Tree>) -> Result<Tree, TreeError> {
+        let mut level = 0;
+        while level < self.levels.len() {
+            self.finish_level(level)?;
+            level += 1;
+        }
+        let reached = self.levels.len();
+        let top = self.old.as_ref().map(|old| usize::from(old.root.level()));
+        if let (Some(tree), Some(top)) = (old, top)
+            && reached <= top
+        {
+            return Ok(tree); // No change reached its root.
+        }
+        if let Some((_, root)) = self.levels.last_mut().and_then(|level| level.first.take()) {
+            return self.collapse(root);
+        }
+        let root = self.writer.write_chunk(Class::Node, Builder::new(0).finish())?;
+        Ok(Tree { root, entries: 0 })
+    }
+
+    fn finish_level(&mut self, level: usize) -> Result<(), TreeError> {
+        loop {
+            self.copy_open(level, None)?;
+            if self.levels[level].builder.is_empty() {
+                return Ok(());
+            }
+            if !self.open_next(level, None)? {
+                return self.write_node(level);
+            }
+        }
+    }
+
+    /// The root is the lowest node that is alone on its level: goes down from the top while there
+    /// is only one child. What was written in this edit is not read back.
+    fn collapse(&self, mut root: Child) -> Result<Tree, TreeError> {
+        for level in self.levels.iter().skip(1).rev() {
+            let only_child = match (level.written, &self.old) {
+                (Some((id, only_child)), _) if id == root.id => only_child,
+                (_, Some(old)) => {
+                    let node = Node::decode(root.id, old.reader.read_chunk(&root.id)?)?;
+                    (node.len() == 1).then(|| node.child(0))
+                }
+                (_, None) => None,
+            };
+            match only_child {
+                Some(child) => root = child,
+                None => break,
+            }
+        }
+        Ok(Tree { root: root.id, entries: root.entries })
+    }
+}

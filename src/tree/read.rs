@@ -1,0 +1,194 @@
+//! Reading a tree: one entry, or entries in order.
+
+use std::fmt;
+
+use super::Tree;
+use super::change::{Change, Changes, Key, Value};
+use super::error::TreeError;
+use super::node::{Child, Node};
+use crate::hint::Failure;
+use crate::repo::ChunkReader;
+
+/// The value of a key, or `None` where the tree has no such entry.
+pub fn get(reader: &dyn ChunkReader, tree: Tree, key: &[u8]) -> Result<Option<Value>, TreeError> {
+    let mut node = Node::read_root(reader, &tree)?;
+    loop {
+        let at = node.lower_bound(key);
+        if at == node.len() {
+            return Ok(None);
+        }
+        if node.level() == 0 {
+            return Ok((node.key(at) == key).then(|| node.value(at)));
+        }
+        node = node.read_child(reader, at)?;
+    }
+}
+
+/// The entries whose keys begin with `prefix`, as puts in order. An empty prefix means all.
+pub fn range<'a>(reader: &'a dyn ChunkReader, tree: Tree, prefix: &[u8]) -> Changes<'a> {
+    Box::new(entries(reader, tree, &[], prefix).map(|entry| {
+        let (key, value) = entry.map_err(Failure::from)?;
+        Ok(Change { key, value: Some(value) })
+    }))
+}
+
+/// The entries whose keys begin with `prefix`, in order, from `from` on. Both may be empty.
+pub fn entries<'a>(
+    reader: &'a dyn ChunkReader,
+    tree: Tree,
+    from: &[u8],
+    prefix: &[u8],
+) -> Entries<'a> {
+    let cursor = Cursor::new(reader, tree);
+    Entries { cursor, from: from.max(prefix).to_vec(), prefix: prefix.to_vec() }
+}
+
+/// Entries of a tree in order; see [`entries`]. Reads the nodes that it comes to, and holds one of
+/// each level. After an error it is over.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    cursor: Cursor<'a>,
+    /// Where to begin; empty once begun.
+    from: Key,
+    prefix: Key,
+}
+
+impl Entries<'_> {
+    fn advance(&mut self) -> Result<Option<(Key, Value)>, TreeError> {
+        let from = std::mem::take(&mut self.from);
+        loop {
+            match self.cursor.here(&from)? {
+                None => return Ok(None),
+                Some(Here { child: Some(_), .. }) => self.cursor.enter()?,
+                Some(here) => {
+                    let entry = here
+                        .key
+                        .starts_with(&self.prefix)
+                        .then(|| (here.key.to_vec(), here.value()));
+                    match entry {
+                        Some(_) => self.cursor.skip(),
+                        None => self.cursor.end(),
+                    }
+                    return Ok(entry);
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<(Key, Value), TreeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance();
+        if next.is_err() {
+            self.cursor.end();
+        }
+        next.transpose()
+    }
+}
+
+/// A place in a tree, before an entry of a node at any level: the entry stands for the whole
+/// subtree, which can be passed over unread or entered.
+pub(super) struct Cursor<'a> {
+    reader: &'a dyn ChunkReader,
+    /// The tree, as long as its root has not been read.
+    fresh: Option<Tree>,
+    /// From the root down, each with the place of the entry to go on with. None is finished.
+    path: Vec<(Node, usize)>,
+}
+
+/// What a cursor stands before.
+pub(super) struct Here<'c> {
+    node: &'c Node,
+    at: usize,
+    pub(super) level: u8,
+    /// The key, or the last one of the subtree.
+    pub(super) key: &'c [u8],
+    /// `None` at an entry of a leaf.
+    pub(super) child: Option<Child>,
+}
+
+impl fmt::Debug for Cursor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.iter().map(|(node, at)| (node.id(), *at));
+        f.debug_list().entries(path).finish()
+    }
+}
+
+impl Here<'_> {
+    /// The value of an entry of a leaf.
+    pub(super) fn value(&self) -> Value {
+        self.node.value(self.at)
+    }
+
+    /// Equal exactly if the values are.
+    pub(super) fn value_bytes(&self) -> &[u8] {
+        self.node.value_bytes(self.at)
+    }
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(reader: &'a dyn ChunkReader, tree: impl Into<Option<Tree>>) -> Self {
+        Self { reader, fresh: tree.into(), path: Vec::new() }
+    }
+
+    /// What comes next, passing over what ends before `from`; `None` at the end.
+    pub(super) fn here(&mut self, from: &[u8]) -> Result<Option<Here<'_>>, TreeError> {
+        if let Some(tree) = self.fresh.take() {
+            let root = Node::read_root(self.reader, &tree)?;
+            self.path.push((root, 0));
+            self.leave_finished();
+        }
+        if !from.is_empty() {
+            while let Some((node, at)) = self.path.last_mut() {
+                *at = node.lower_bound(from).max(*at);
+                if *at < node.len() {
+                    break;
+                }
+                self.leave_finished();
+            }
+        }
+        Ok(self.path.last().map(|(node, at)| Here {
+            node,
+            at: *at,
+            level: node.level(),
+            key: node.key(*at),
+            child: (node.level() > 0).then(|| node.child(*at)),
+        }))
+    }
+
+    /// Goes to the first entry of the subtree before which the cursor stands.
+    pub(super) fn enter(&mut self) -> Result<(), TreeError> {
+        if let Some((node, at)) = self.path.last() {
+            let child = node.read_child(self.reader, *at)?;
+            self.path.push((child, 0));
+        }
+        Ok(())
+    }
+
+    /// Passes over the entry, with all that is below it.
+    pub(super) fn skip(&mut self) {
+        if let Some((_, at)) = self.path.last_mut() {
+            *at += 1;
+        }
+        self.leave_finished();
+    }
+
+    /// Goes to the end of the tree.
+    pub(super) fn end(&mut self) {
+        self.fresh = None;
+        self.path.clear();
+    }
+
+    fn leave_finished(&mut self) {
+        while let Some((node, at)) = self.path.last()
+            && *at == node.len()
+        {
+            self.path.pop();
+            if let Some((_, at)) = self.path.last_mut() {
+                *at += 1;
+            }
+        }
+    }
+}

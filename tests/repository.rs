@@ -1,0 +1,194 @@
+//! The repository as its users see it: what is committed comes back, whatever happens.
+
+use std::sync::Arc;
+
+use coeval::backend::{Backend, Memory};
+use coeval::context::Context;
+use coeval::crypto::{KdfCost, KeyFile, Unlock};
+use coeval::hint::{ErrorKind, Failure};
+use coeval::id::ChunkId;
+use coeval::repo::{ChunkReader as _, ChunkWriter as _, Class, NewKey, ReadData, Repo, Unlocking};
+
+struct World {
+    backend: Arc<Memory>,
+    key: KeyFile,
+    cache: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let key = KeyFile::generate().expect("randomness");
+        let backend = Arc::new(Memory::default());
+        let cache = tempfile::tempdir().expect("a folder");
+        let world = Self { backend, key, cache };
+        let slot = NewKey { unlock: world.unlock(), label: "cron".into(), cost: KdfCost::FLOOR };
+        Repo::init(&*world.backend, &[slot], &Context::new()).expect("a repository");
+        world
+    }
+
+    fn unlock(&self) -> Unlock {
+        Unlock::KeyFile(KeyFile::parse(&self.key.to_text()).expect("a key"))
+    }
+
+    fn open(&self) -> Repo {
+        self.try_open(Arc::clone(&self.backend) as Arc<dyn Backend>).expect("it opens")
+    }
+
+    fn try_open(&self, backend: Arc<dyn Backend>) -> Result<Repo, Failure> {
+        Repo::open(backend, &Unlocking::Given(&self.unlock()), self.cache.path())
+    }
+}
+
+/// Chunks of many sizes, some compressible, some not.
+fn chunks(seed: u8) -> Vec<(Class, Vec<u8>)> {
+    let mut noise = blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof();
+    let mut chunks = Vec::new();
+    for size in [0, 1, 100, 5_000, 16_384, 70_000, 300_000, 1_000_000] {
+        let mut random = vec![0; size];
+        noise.fill(&mut random);
+        chunks.push((Class::Data, random));
+        chunks.push((Class::Node, vec![seed; size + 1]));
+    }
+    chunks
+}
+
+fn store(repo: &Repo, chunks: &[(Class, Vec<u8>)]) -> Vec<ChunkId> {
+    repo.write(&Context::new(), |session| {
+        let ids = chunks
+            .iter()
+            .map(|(class, bytes)| Ok(session.write_chunk(*class, bytes)?))
+            .collect::<Result<Vec<_>, Failure>>()?;
+        session.commit(b"a manifest")?;
+        Ok(ids)
+    })
+    .expect("it commits")
+}
+
+#[test]
+fn what_is_committed_comes_back() {
+    let world = World::new();
+    let chunks = chunks(1);
+    let ids = store(&world.open(), &chunks);
+    let repo = world.open();
+    for (id, (_, bytes)) in ids.iter().zip(&chunks) {
+        assert_eq!(repo.read_chunk(id).expect("a chunk"), bytes.as_slice());
+    }
+    assert_eq!(repo.snapshots().expect("snapshots").len(), 1);
+}
+
+#[test]
+fn a_chunk_is_stored_once() {
+    let world = World::new();
+    let chunks = chunks(1);
+    store(&world.open(), &chunks);
+    let packs = world.backend.list("packs/").expect("packs");
+    store(&world.open(), &chunks);
+    assert_eq!(world.backend.list("packs/").expect("packs"), packs);
+}
+
+#[test]
+fn nothing_is_seen_of_a_session_that_fails() {
+    let world = World::new();
+    let repo = world.open();
+    let failed = repo.write(&Context::new(), |session| -> Result<(), Failure> {
+        session.write_chunk(Class::Data, &[1; 1000])?;
+        Err(Failure::message(ErrorKind::Failed, "the source vanished", None))
+    });
+    assert!(failed.is_err());
+    assert!(repo.snapshots().expect("snapshots").is_empty());
+    assert!(world.backend.list("sessions/").expect("sessions").is_empty());
+}
+
+#[test]
+fn another_key_opens_nothing() {
+    let world = World::new();
+    let stranger = Unlock::KeyFile(KeyFile::generate().expect("randomness"));
+    let backend = Arc::clone(&world.backend) as Arc<dyn Backend>;
+    let error = Repo::open(backend, &Unlocking::Given(&stranger), world.cache.path())
+        .expect_err("wrong key");
+    assert_eq!(error.kind(), ErrorKind::WrongKey);
+}
+
+#[test]
+fn the_index_can_be_rebuilt_from_the_packs_alone() {
+    let world = World::new();
+    let chunks = chunks(3);
+    let ids = store(&world.open(), &chunks);
+    for entry in world.backend.list("index/").expect("segments") {
+        world.backend.delete(&entry.name).expect("deleted");
+    }
+    let repo = world.open();
+    assert!(repo.read_chunk(&ids[0]).is_err(), "the index is gone");
+    assert!(repo.rebuild_index(&Context::new()).expect("rebuilt").is_empty());
+    for (id, (_, bytes)) in ids.iter().zip(&chunks) {
+        assert_eq!(repo.read_chunk(id).expect("a chunk"), bytes.as_slice());
+    }
+}
+
+#[test]
+fn two_processes_of_a_host_write_at_once() {
+    let world = World::new();
+    // The second finds the view held by the first, and reads it.
+    let (first, second) = (world.open(), world.open());
+    let (ours, theirs) = (chunks(1), chunks(2));
+    let ids = store(&first, &ours);
+    let others = store(&second, &theirs);
+    for (id, (_, bytes)) in ids.iter().zip(&ours).chain(others.iter().zip(&theirs)) {
+        assert_eq!(second.read_chunk(id).expect("a chunk"), bytes.as_slice());
+        assert_eq!(first.read_chunk(id).expect("a chunk"), bytes.as_slice());
+    }
+}
+
+#[test]
+fn a_lost_cache_costs_nothing_but_time() {
+    let mut world = World::new();
+    let chunks = chunks(4);
+    let ids = store(&world.open(), &chunks);
+    world.cache = tempfile::tempdir().expect("a folder");
+    let repo = world.open();
+    for (id, (_, bytes)) in ids.iter().zip(&chunks) {
+        assert_eq!(repo.read_chunk(id).expect("a chunk"), bytes.as_slice());
+    }
+}
+
+#[test]
+fn every_flipped_byte_is_found() {
+    let world = World::new();
+    let mut small: Vec<_> = chunks(5).into_iter().filter(|(_, b)| b.len() < 6_000).collect();
+    small.truncate(7);
+    store(&world.open(), &small);
+    let clean = world.open().check_objects(ReadData::Everything, &Context::new());
+    assert_eq!(clean.expect("a check").findings, []);
+    let mut flips = 0;
+    for folder in ["", "keys/", "packs/", "index/", "sessions/", "snapshots/"] {
+        let entries = match folder {
+            "" => vec!["config".to_owned()],
+            _ => {
+                world.backend.list(folder).expect("a listing").into_iter().map(|e| e.name).collect()
+            }
+        };
+        for name in entries {
+            let good = world.backend.get(&name).expect("an object");
+            for at in 0..good.len() {
+                let mut bad = good.to_vec();
+                bad[at] ^= 1 << (at % 8);
+                world.backend.delete(&name).expect("deleted");
+                world.backend.create(&name, &bad).expect("created");
+                let backend = Arc::clone(&world.backend) as Arc<dyn Backend>;
+                // No cache can be kept there, so the index is read anew each time.
+                let nowhere = std::path::Path::new("/dev/null/cache");
+                let found = match Repo::open(backend, &Unlocking::Given(&world.unlock()), nowhere) {
+                    Err(_) => true,
+                    Ok(repo) => repo
+                        .check_objects(ReadData::Everything, &Context::new())
+                        .map_or(true, |checked| !checked.findings.is_empty()),
+                };
+                assert!(found, "byte {at} of {name} was flipped and nobody noticed");
+                flips += 1;
+            }
+            world.backend.delete(&name).expect("deleted");
+            world.backend.create(&name, &good).expect("created");
+        }
+    }
+    assert!(flips > 5_000, "only {flips} bytes were there to flip");
+}
