@@ -60,7 +60,7 @@ impl Catalog {
         match &self.header.schema {
             Schema::PgDump { pre_data, post_data } => Some(format!("{pre_data}\n{post_data}")),
             Schema::SqliteMaster { objects } => {
-                Some(objects.iter().map(|object| format!("{};\n", object.sql)).collect())
+                Some(objects.iter().flat_map(|object| [object.sql.as_str(), ";\n"]).collect())
             }
             Schema::Unavailable { .. } => None,
         }

@@ -6,6 +6,7 @@ pub mod contents;
 pub mod fixture;
 pub mod model_map;
 pub mod package;
+pub mod snapshot;
 
 #[cfg(test)]
 mod testing;

@@ -15,12 +15,17 @@ use crate::source::{Delta, Entry, EntryKind, Kind, Source, TreeInfo, key, key_of
 use crate::time::Timestamp;
 use crate::tree::{Change, Changes, Content};
 
+/// Keys and rows.
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+/// Keys, what they are, contents.
+type Files = Vec<(Vec<u8>, Entry, Vec<u8>)>;
+
 /// Tables and files, all in memory.
 #[derive(Debug, Default)]
 pub struct Sample {
     pub facts: Facts,
-    pub tables: BTreeMap<String, (TreeInfo, Vec<(Vec<u8>, Vec<u8>)>)>,
-    pub files: BTreeMap<(Kind, String), Vec<(Vec<u8>, Entry, Vec<u8>)>>,
+    pub tables: BTreeMap<String, (TreeInfo, Rows)>,
+    pub files: BTreeMap<(Kind, String), Files>,
     pub introspection: Option<String>,
 }
 
@@ -192,6 +197,7 @@ pub fn seen_by_capture(sources: Vec<Box<dyn Source>>) -> Vec<Vec<u8>> {
 }
 
 /// The application.
+#[expect(clippy::too_many_lines, reason = "it is data")]
 pub fn edms() -> Sample {
     let mut sample = Sample::default();
     let id = ("id", "bigint");
@@ -377,7 +383,7 @@ pub fn edms() -> Sample {
     );
     let long = format!("{}/{}", "f".repeat(120), "é".repeat(100));
     sample.file(Kind::Storage, "media", &"f".repeat(120), EntryKind::Directory, b"");
-    sample.file(Kind::Storage, "media", &long, EntryKind::File, &[7; 100_000]);
+    sample.file(Kind::Storage, "media", &long, EntryKind::File, &vec![7; 100_000]);
     sample.file(
         Kind::Configuration,
         "files",

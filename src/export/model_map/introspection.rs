@@ -19,6 +19,7 @@ struct Introspection {
 }
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as the script prints it")]
 struct ModelView {
     label: String,
     table: String,
@@ -93,7 +94,7 @@ pub(super) fn read(catalog: &Catalog, json: &str) -> Result<ModelMap, Failure> {
     for view in said.models.iter().filter(real) {
         // A model without a table was never migrated, or its table was not captured.
         let Some(table) = catalog.table(&view.table) else { continue };
-        match model(catalog, table, view, said.use_tz) {
+        match model(catalog, table, view, &said) {
             Ok(model) => {
                 map.models.push(model);
                 let auto = view.many_to_many.iter().filter(|many| many.auto_created);
@@ -114,7 +115,7 @@ fn model(
     catalog: &Catalog,
     table: &Table,
     view: &ModelView,
-    use_tz: bool,
+    said: &Introspection,
 ) -> Result<Model, String> {
     let column = |name: &str| table.column(name).ok_or_else(|| name.to_owned());
     let pk = view.pk.columns.iter().map(|name| column(name)).collect::<Result<Vec<_>, _>>()?;
@@ -131,7 +132,7 @@ fn model(
             Engine::Postgresql => Shape::of_postgres(declared),
             Engine::Sqlite => Shape::of_sqlite(declared, Some(internal_type(field))),
         };
-        if shape == Shape::Instant && catalog.engine() == Engine::Sqlite && !use_tz {
+        if shape == Shape::Instant && catalog.engine() == Engine::Sqlite && !said.use_tz {
             shape = Shape::Local;
         }
         fields.push(Field {

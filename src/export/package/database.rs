@@ -123,8 +123,8 @@ pub fn write(
             if let Some(ddl) = opened.catalog.ddl() {
                 draft.add_bytes("database/schema.sql", ddl.as_bytes())?;
             }
-            draft.django = opened.map.django.clone();
-            draft.python = opened.map.python.clone();
+            draft.django.clone_from(&opened.map.django);
+            draft.python.clone_from(&opened.map.python);
             draft.engine = Some(opened.catalog.engine());
         }
     }

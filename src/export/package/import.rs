@@ -3,12 +3,12 @@
 use std::io::{BufReader, Read};
 use std::ops::ControlFlow;
 
+use super::entries::stays_inside;
 use super::layout::{FileEntry, StoredFile};
 use super::open::{Package, Prepared, Rows, Schema};
 use super::read::MemberKind;
 use super::spool::{Span, Spool, SpoolReader};
 use super::verify::{Outcome, without_rowid};
-use super::write::stays_inside;
 use crate::context::Context;
 use crate::export::fixture::decode::Decoder;
 use crate::export::fixture::write::spool_failure;
@@ -375,7 +375,7 @@ impl PackagedFiles {
         let tidy = path.is_empty() || path.split('/').all(|part| !matches!(part, "" | "." | ".."));
         match key_of(std::path::Path::new(path)) {
             Some(key) if fits && tidy && !path.contains('\0') => {
-                self.entries.push((key, entry, content))
+                self.entries.push((key, entry, content));
             }
             _ => faults.push(format!("{}/{}/{path}", self.kind.as_str(), self.name)),
         }

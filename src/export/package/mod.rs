@@ -1,7 +1,9 @@
 //! The archive itself: its layout, its writer, and its reader, which trusts nothing.
 
 pub mod archive;
+mod configuration;
 mod database;
+pub mod entries;
 pub mod import;
 pub mod layout;
 pub mod open;
@@ -9,6 +11,7 @@ pub mod read;
 mod scripts;
 pub mod secrets;
 pub mod spool;
+mod uploads;
 pub mod verify;
 pub mod write;
 

@@ -85,6 +85,10 @@ pub struct Prepared {
     pub has_fixture: bool,
 }
 
+/// Takes the records of a fixture, each with the place where it begins, until it has enough.
+pub type TakeRecord<'a> =
+    dyn FnMut(u64, &fixture::Record<'_>) -> Result<ControlFlow<()>, Failure> + 'a;
+
 /// Where the records of a table are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rows {
@@ -142,11 +146,7 @@ impl Package {
     }
 
     /// Hands over every record of the fixture, with the place where it begins.
-    pub fn each_record(
-        &self,
-        ctx: &Context,
-        take: &mut dyn FnMut(u64, &fixture::Record<'_>) -> Result<ControlFlow<()>, Failure>,
-    ) -> Result<u64, Failure> {
+    pub fn each_record(&self, ctx: &Context, take: &mut TakeRecord<'_>) -> Result<u64, Failure> {
         let Some(mut records) = self.fixture() else { return Ok(0) };
         let mut count = 0;
         while let Some((offset, bytes)) = records.next_record()? {
@@ -220,16 +220,14 @@ impl Package {
             .databases
             .iter()
             .enumerate()
-            .map(|(i, database)| self.own(database, i == 0))
+            .map(|(index, database)| self.own(database, index))
             .collect()
     }
 
     /// A database that coeval exported.
-    fn own(
-        &self,
-        database: &layout::DatabaseTables,
-        has_fixture: bool,
-    ) -> Result<Prepared, Failure> {
+    fn own(&self, database: &layout::DatabaseTables, index: usize) -> Result<Prepared, Failure> {
+        // The fixture holds the first one.
+        let has_fixture = index == 0;
         let origin = self.metadata.coeval.as_ref();
         let part = origin.and_then(|origin| {
             origin

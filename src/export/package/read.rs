@@ -10,9 +10,9 @@ use std::rc::Rc;
 use flate2::read::MultiGzDecoder;
 use tar::{EntryType, Header};
 
+use super::entries::stays_inside;
 use super::layout;
 use super::spool::{Span, Spool};
-use super::write::stays_inside;
 use crate::context::Context;
 use crate::hint::{ErrorKind, Hint};
 
@@ -238,6 +238,9 @@ impl Stream<'_> {
 }
 
 fn damaged(offset: u64, error: &io::Error) -> PackageError {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return cut(offset);
+    }
     PackageError::Damaged { offset, reason: error.to_string() }
 }
 
@@ -393,7 +396,7 @@ impl Reading {
         let span = out.finish().map_err(PackageError::Io)?;
         let padding = if size == u64::MAX { 0 } else { size.next_multiple_of(512) - size };
         let padding = usize::try_from(padding).unwrap_or(0);
-        stream.read_exact(&mut block[..padding]).map_err(|_| cut(stream.offset))?;
+        stream.read_exact(&mut block[..padding]).map_err(|error| damaged(stream.offset, &error))?;
         Ok(span)
     }
 
@@ -477,7 +480,7 @@ fn pax_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 
 /// A name without `./` and closing slashes; or why it is none.
 fn tidy_name(bytes: &[u8]) -> Result<String, &'static str> {
-    let name = str::from_utf8(bytes).map_err(|_| "its name is not UTF-8")?;
+    let name = str::from_utf8(bytes).ok().ok_or("its name is not UTF-8")?;
     if name.chars().any(char::is_control) {
         return Err("its name has control characters");
     }

@@ -1,6 +1,7 @@
 //! Checks everything that a package says about itself, and lists each check with what it found.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::ops::ControlFlow;
 
@@ -72,7 +73,7 @@ impl Verification {
         }
         let mut detail = faults.told.join("; ");
         if faults.count > faults.told.len() {
-            detail.push_str(&format!("; and {} more", faults.count - faults.told.len()));
+            let _ = write!(detail, "; and {} more", faults.count - faults.told.len());
         }
         self.add(check, weight, detail);
     }
@@ -376,7 +377,7 @@ impl Package {
         }
         let (mut dangling, mut files, mut checked) = (Faults::default(), Faults::default(), (0, 0));
         self.each_record(ctx, &mut |_, record| {
-            self.check_references(database, record, &defined, &mut dangling, &mut checked.0);
+            check_references(database, record, &defined, &mut dangling, &mut checked.0);
             self.check_uploads(database, record, &mut files, &mut checked.1);
             Ok(ControlFlow::Continue(()))
         })?;
@@ -389,63 +390,6 @@ impl Package {
             found.conclude("uploads", Outcome::Warning, &files, well);
         }
         Ok(())
-    }
-
-    fn check_references(
-        &self,
-        database: &Prepared,
-        record: &Record<'_>,
-        defined: &HashSet<u64>,
-        faults: &mut Faults,
-        checked: &mut u64,
-    ) {
-        let Some(model) = database.map.model(&record.model) else { return };
-        let mut look = |label: &str, name: &str, json: &RawValue| {
-            // Natural keys were resolved when the record was made a row.
-            if json.get() == "null"
-                || json.get().starts_with('[')
-                || label == CONTENT_TYPE
-                || label == PERMISSION
-            {
-                return;
-            }
-            *checked += 1;
-            if !defined.contains(&reference(label, json)) {
-                let pk = record.pk.map_or("", |pk| pk.get());
-                faults.add(format!(
-                    "{} {pk}: {name} refers to {label} {}, which is missing",
-                    record.model,
-                    json.get()
-                ));
-            }
-        };
-        for field in &model.fields {
-            let Some(target) = field.target.as_ref().filter(|target| target.enforced) else {
-                continue;
-            };
-            let Some(to) = database.map.model(&target.label) else { continue };
-            let key = database.catalog.table(&to.table).map(|table| table.header.key.as_slice());
-            // A reference to another unique column cannot be looked up by primary keys.
-            if key != Some(std::slice::from_ref(&target.column)) {
-                continue;
-            }
-            let json = if model.pk == [field.column] {
-                record.pk
-            } else {
-                record.fields.get(&field.name).copied()
-            };
-            if let Some(json) = json {
-                look(&target.label, &field.name, json);
-            }
-        }
-        for through in database.map.many(&record.model) {
-            let list = record.fields.get(&through.field);
-            let list: Vec<&RawValue> =
-                list.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default();
-            for json in list {
-                look(&through.target, &through.field, json);
-            }
-        }
     }
 
     fn check_uploads(
@@ -483,6 +427,63 @@ impl Package {
                 part.kind == crate::source::Kind::Storage
                     && is_there(&format!("storage/{}/{path}", part.name))
             })
+    }
+}
+
+/// Looks up what a record refers to.
+fn check_references(
+    database: &Prepared,
+    record: &Record<'_>,
+    defined: &HashSet<u64>,
+    faults: &mut Faults,
+    checked: &mut u64,
+) {
+    let Some(model) = database.map.model(&record.model) else { return };
+    let mut look = |label: &str, name: &str, json: &RawValue| {
+        // Natural keys were resolved when the record was made a row.
+        if json.get() == "null"
+            || json.get().starts_with('[')
+            || label == CONTENT_TYPE
+            || label == PERMISSION
+        {
+            return;
+        }
+        *checked += 1;
+        if !defined.contains(&reference(label, json)) {
+            let pk = record.pk.map_or("", |pk| pk.get());
+            faults.add(format!(
+                "{} {pk}: {name} refers to {label} {}, which is missing",
+                record.model,
+                json.get()
+            ));
+        }
+    };
+    for field in &model.fields {
+        let Some(target) = field.target.as_ref().filter(|target| target.enforced) else {
+            continue;
+        };
+        let Some(to) = database.map.model(&target.label) else { continue };
+        let key = database.catalog.table(&to.table).map(|table| table.header.key.as_slice());
+        // A reference to another unique column cannot be looked up by primary keys.
+        if key != Some(std::slice::from_ref(&target.column)) {
+            continue;
+        }
+        let json = if model.pk == [field.column] {
+            record.pk
+        } else {
+            record.fields.get(&field.name).copied()
+        };
+        if let Some(json) = json {
+            look(&target.label, &field.name, json);
+        }
+    }
+    for through in database.map.many(&record.model) {
+        let list = record.fields.get(&through.field);
+        let list: Vec<&RawValue> =
+            list.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default();
+        for json in list {
+            look(&through.target, &through.field, json);
+        }
     }
 }
 

@@ -8,26 +8,21 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::archive::{Archive, Member};
-use super::layout::{self, ConfigFile, ConfigManifest, FileEntry, Head, Origin, Part};
-use super::secrets::{self, SecretsPolicy};
-use super::spool::{Sha, Span, Spool, digest};
-use super::{database, scripts};
+use super::layout::{self, Head, Origin, Part};
+use super::secrets::SecretsPolicy;
+use super::spool::{Sha, Span, Spool};
+use super::uploads::Uploads;
+use super::{configuration, database, scripts};
 use crate::context::Context;
 use crate::export::contents::{Contents, Facts, Skipped};
 use crate::export::fixture::value::quote;
 use crate::export::fixture::write::spool_failure;
 use crate::hint::{ErrorKind, Failure};
 use crate::id::hex;
-use crate::report::Event;
+use crate::source::Kind;
 use crate::source::record::Engine;
-use crate::source::{Entry, EntryKind, Kind};
-use crate::tree::Content;
-
-/// A configuration file beyond this is no configuration.
-const LARGEST_CONFIGURATION: u64 = 16 << 20;
 
 /// How to write a package.
 #[derive(Debug, Clone)]
@@ -133,7 +128,7 @@ pub fn export(
         engine: None,
     };
     if wants(Kind::Configuration) {
-        configuration(&mut draft, contents, options.secrets)?;
+        configuration::write(&mut draft, contents, options.secrets, ctx)?;
     }
     if wants(Kind::Database) && facts.of_kind(Kind::Database).next().is_some() {
         database::write(&mut draft, contents, options.secrets, ctx)?;
@@ -145,7 +140,7 @@ pub fn export(
         }
     }
     let storage = if wants(Kind::Storage) && facts.of_kind(Kind::Storage).next().is_some() {
-        Some(Storage::survey(&mut draft, contents, [spool()?, spool()?, spool()?], ctx)?)
+        Some(Uploads::survey(&mut draft, contents, [spool()?, spool()?, spool()?], ctx)?)
     } else {
         None
     };
@@ -157,7 +152,7 @@ fn assemble(
     contents: &dyn Contents,
     out: &mut dyn Write,
     draft: &mut Draft,
-    storage: Option<&Storage>,
+    storage: Option<&Uploads>,
     options: &ExportOptions,
     ctx: &Context,
 ) -> Result<Exported, Failure> {
@@ -194,7 +189,7 @@ fn assemble(
 fn metadata(
     facts: &Facts,
     draft: &mut Draft,
-    storage: Option<&Storage>,
+    storage: Option<&Uploads>,
     options: &ExportOptions,
 ) -> Result<Span, Failure> {
     let has = |prefix: &str| draft.members.iter().any(|member| member.name.starts_with(prefix));
@@ -270,387 +265,6 @@ fn metadata(
 }
 
 /// A member in the list.
-fn line(name: &str, size: u64, sha: &Sha) -> String {
+pub fn line(name: &str, size: u64, sha: &Sha) -> String {
     format!(",\n      {}: {{\"size\": {size}, \"sha256\": \"{}\"}}", quote(name), hex(sha))
-}
-
-/// The uploads, surveyed.
-struct Storage {
-    names: Vec<String>,
-    /// The members' lines for metadata.json, and their spool.
-    lines: (Spool, Span),
-    /// Size (8 bytes) and checksum (32) of each file, in order.
-    sums: (Spool, Span),
-    manifest: Span,
-    manifest_spool: Spool,
-}
-
-impl Storage {
-    /// Reads all uploads once.
-    fn survey(
-        draft: &mut Draft,
-        contents: &dyn Contents,
-        spools: [Spool; 3],
-        ctx: &Context,
-    ) -> Result<Self, Failure> {
-        let facts = contents.facts();
-        let [mut line_spool, mut sum_spool, mut manifest_spool] = spools;
-        let (mut lines, mut sums) = (line_spool.writer(), sum_spool.writer());
-        let mut manifest = manifest_spool.writer();
-        let mut entries = Spool::clone(&draft.spool);
-        let mut others = entries.writer();
-        let mut names: Vec<String> = facts.of_kind(Kind::Storage).map(|s| s.name.clone()).collect();
-        names.sort();
-        let put = |out: &mut dyn Write, text: String| {
-            out.write_all(text.as_bytes()).map_err(spool_failure)
-        };
-        let created = quote(&facts.time.to_rfc3339());
-        put(&mut manifest, format!("{{\n\"created_at\": {created},\n\"files\": {{"))?;
-        let (mut first, mut first_other) = (true, true);
-        let comma = |first: &mut bool| if std::mem::take(first) { "\n" } else { ",\n" };
-        for name in &names {
-            ctx.phase(format!("reading storage {name}"), None);
-            each_entry(
-                contents,
-                Kind::Storage,
-                name,
-                &mut draft.missing,
-                ctx,
-                &mut |mut found| {
-                    let text = if let Some(content) = found.content.take() {
-                        let (sha, size) = read_content(content, |mut reader| digest(&mut reader))?;
-                        let path = found.member().replacen("storage/", "", 1);
-                        put(&mut lines, line(&found.member(), size, &sha))?;
-                        let sum = [&size.to_le_bytes()[..], &sha].concat();
-                        sums.write_all(&sum).map_err(spool_failure)?;
-                        put(
-                            &mut manifest,
-                            format!(
-                                "{}{}: {{\"size\": {size}, \"checksum\": \"{}\", \"modified\": {}, \
-                         \"mode\": \"{:04o}\", \"uid\": {}, \"gid\": {}}}",
-                                comma(&mut first),
-                                quote(&path),
-                                hex(&sha),
-                                quote(&found.entry.mtime.to_rfc3339()),
-                                found.entry.mode,
-                                found.entry.uid,
-                                found.entry.gid,
-                            ),
-                        )?;
-                        ctx.report(Event::Progress { items: 1, bytes: size });
-                        return Ok(());
-                    } else {
-                        serde_json::to_string(&found.described(None)).unwrap_or_default()
-                    };
-                    put(&mut others, format!("{}{text}", comma(&mut first_other)))
-                },
-            )?;
-        }
-        put(&mut manifest, "\n},\n\"entries\": [".to_owned())?;
-        let others = others.finish().map_err(spool_failure)?;
-        io::copy(&mut entries.open(&others), &mut manifest).map_err(spool_failure)?;
-        put(&mut manifest, "\n]\n}\n".to_owned())?;
-        let span = manifest.finish().map_err(spool_failure)?;
-        // What was appended through the clone is part of the spool from here on.
-        draft.spool = entries;
-        put(&mut lines, line(layout::STORAGE, span.length, &span.sha))?;
-        let (lines, sums) =
-            (lines.finish().map_err(spool_failure)?, sums.finish().map_err(spool_failure)?);
-        Ok(Self {
-            names,
-            lines: (line_spool, lines),
-            sums: (sum_spool, sums),
-            manifest: span,
-            manifest_spool,
-        })
-    }
-
-    fn lines(&self) -> impl Read + use<> {
-        self.lines.0.open(&self.lines.1)
-    }
-
-    /// Writes the uploads into the archive, each checked against what was hashed before.
-    fn write<W: Write>(
-        &self,
-        contents: &dyn Contents,
-        archive: &mut Archive<W>,
-        exported: &mut Exported,
-        ctx: &Context,
-    ) -> Result<(), Failure> {
-        let seconds = contents.facts().time.seconds;
-        let mut sums = self.sums.0.open(&self.sums.1);
-        let (mut ignored, mut wanted) = (Vec::new(), [0; 32]);
-        let mut manifest = Some(self.manifest);
-        let mut put_manifest = |archive: &mut Archive<W>| match manifest.take() {
-            Some(span) => {
-                let mut content = self.manifest_spool.open(&span);
-                archive.append(
-                    layout::STORAGE.as_bytes(),
-                    Member::File(span.length),
-                    0o644,
-                    seconds,
-                    &mut content,
-                )
-            }
-            None => Ok(()),
-        };
-        for name in &self.names {
-            if name.as_str() > "manifest.json" {
-                put_manifest(archive).map_err(spool_failure)?;
-            }
-            each_entry(contents, Kind::Storage, name, &mut ignored, ctx, &mut |mut found| {
-                let (path, mode) = (found.member(), u32::from(found.entry.mode));
-                let content = found.content.take();
-                let (member, name) = match &found.entry.kind {
-                    EntryKind::Directory => (Member::Folder, format!("{path}/")),
-                    EntryKind::Symlink { target } => (Member::Link(target), path.clone()),
-                    EntryKind::File => {
-                        let mut sum = [0; 40];
-                        sums.read_exact(&mut sum).map_err(spool_failure)?;
-                        let (size, sha) = sum.split_at(8);
-                        let size = size.try_into().map_or(0, u64::from_le_bytes);
-                        exported.files += 1;
-                        exported.bytes += size;
-                        wanted.copy_from_slice(sha);
-                        (Member::File(size), path.clone())
-                    }
-                };
-                let time = found.entry.mtime.seconds;
-                let mut append = |content: &mut dyn Read| {
-                    archive.append(name.as_bytes(), member, mode, time, content)
-                };
-                let Some(content) = content else {
-                    return append(&mut io::empty()).map_err(spool_failure);
-                };
-                let sha = read_content(content, |reader| {
-                    let mut hashing = Hashing { reader, sha: Sha256::new() };
-                    append(&mut hashing)?;
-                    Ok(hashing.sha.finalize())
-                })?;
-                if sha[..] == wanted {
-                    Ok(())
-                } else {
-                    let text = format!("{path} changed while it was exported");
-                    Err(Failure::message(ErrorKind::Damage, text, None))
-                }
-            })?;
-        }
-        put_manifest(archive).map_err(spool_failure)
-    }
-}
-
-/// Hashes what is read.
-struct Hashing<'a> {
-    reader: &'a mut dyn Read,
-    sha: Sha256,
-}
-
-impl Read for Hashing<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(into)?;
-        self.sha.update(&into[..read]);
-        Ok(read)
-    }
-}
-
-/// An entry of a source, with its place in the package.
-struct Found<'a> {
-    kind: Kind,
-    source: &'a str,
-    path: String,
-    entry: Entry,
-    content: Option<Content>,
-}
-
-impl Found<'_> {
-    fn member(&self) -> String {
-        let slash = if self.path.is_empty() { "" } else { "/" };
-        format!("{}/{}{slash}{}", self.kind.as_str(), self.source, self.path)
-    }
-
-    fn described(&self, member: Option<String>) -> FileEntry {
-        let (kind, target) = match &self.entry.kind {
-            EntryKind::Directory => ("folder", None),
-            EntryKind::File => ("file", None),
-            EntryKind::Symlink { target } => {
-                ("link", Some(String::from_utf8_lossy(target).into_owned()))
-            }
-        };
-        FileEntry {
-            source: self.source.to_owned(),
-            path: self.path.clone(),
-            kind: kind.to_owned(),
-            member,
-            target,
-            mode: format!("{:04o}", self.entry.mode),
-            uid: self.entry.uid,
-            gid: self.entry.gid,
-            modified: self.entry.mtime.to_rfc3339(),
-        }
-    }
-}
-
-/// Hands over all entries of a source that a package can hold, and lists those it cannot.
-fn each_entry(
-    contents: &dyn Contents,
-    kind: Kind,
-    source: &str,
-    missing: &mut Vec<Skipped>,
-    ctx: &Context,
-    take: &mut dyn FnMut(Found<'_>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    for change in contents.files(kind, source)? {
-        ctx.check_cancelled()?;
-        let change = change?;
-        let Some(value) = change.value else { continue };
-        let entry = Entry::decode(&value.head)
-            .map_err(|error| Failure::message(ErrorKind::Damage, error.to_string(), None))?;
-        let mut leave_out = |reason: &str| {
-            let path = crate::source::display_key(&change.key);
-            let item = format!("{}/{source}/{path}", kind.as_str());
-            missing.push(Skipped { item, reason: reason.to_owned() });
-        };
-        if entry.mode & 0o4000 != 0 || (entry.mode & 0o2000 != 0 && !entry.is_directory()) {
-            leave_out("it runs with the rights of its owner");
-            continue;
-        }
-        let Ok(key) = std::str::from_utf8(&change.key) else {
-            leave_out("its name is not UTF-8");
-            continue;
-        };
-        let path = key.replace('\0', "/");
-        if let EntryKind::Symlink { target } = &entry.kind
-            && !stays_inside(&path, target)
-        {
-            leave_out("the link points out of the folder");
-            continue;
-        }
-        let content = matches!(entry.kind, EntryKind::File).then_some(value.content);
-        take(Found { kind, source, path, entry, content })?;
-    }
-    Ok(())
-}
-
-/// Whether a link at `path` points to something below the same root, without looking.
-pub fn stays_inside(path: &str, target: &[u8]) -> bool {
-    let Ok(target) = std::str::from_utf8(target) else { return false };
-    if target.starts_with('/') || target.is_empty() || target.contains('\0') {
-        return false;
-    }
-    let mut depth = path.matches('/').count();
-    for part in target.split('/') {
-        match part {
-            ".." if depth == 0 => return false,
-            ".." => depth -= 1,
-            "" | "." => {}
-            _ => depth += 1,
-        }
-    }
-    true
-}
-
-fn read_content<T>(
-    content: Content,
-    read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
-) -> Result<T, Failure> {
-    match content {
-        Content::Inline(bytes) => read(&mut bytes.as_slice()).map_err(spool_failure),
-        Content::Reader(mut reader) => read(&mut reader).map_err(spool_failure),
-        Content::Stored(_) => {
-            Err(Failure::message(ErrorKind::Failed, "a file was listed without its bytes", None))
-        }
-    }
-}
-
-/// The members of `configuration/`.
-fn configuration(
-    draft: &mut Draft,
-    contents: &dyn Contents,
-    policy: SecretsPolicy,
-) -> Result<(), Failure> {
-    let facts = contents.facts();
-    let mut manifest =
-        ConfigManifest { created_at: Some(facts.time.to_rfc3339()), ..ConfigManifest::default() };
-    let first = draft.members.len();
-    let mut missing = Vec::new();
-    for source in facts.of_kind(Kind::Configuration) {
-        let base = base_of(&source.header);
-        each_entry(
-            contents,
-            Kind::Configuration,
-            &source.name,
-            &mut missing,
-            &Context::new(),
-            &mut |mut found| {
-                let Some(content) = found.content.take() else {
-                    manifest.entries.push(found.described(None));
-                    return Ok(());
-                };
-                let mut bytes = Vec::new();
-                read_content(content, |reader| {
-                    reader.take(LARGEST_CONFIGURATION + 1).read_to_end(&mut bytes)
-                })?;
-                let item = format!("configuration/{}", found.path);
-                if bytes.len() as u64 > LARGEST_CONFIGURATION {
-                    let reason = "it is larger than 16 MiB".to_owned();
-                    draft.missing.push(Skipped { item, reason });
-                    return Ok(());
-                }
-                let redacted = secrets::redact(&String::from_utf8_lossy(&bytes));
-                let has_secrets = !redacted.found.is_empty();
-                if policy == SecretsPolicy::Redact && has_secrets {
-                    bytes = redacted.text.into_bytes();
-                    let reason = format!("secrets were taken out ({})", redacted.found.join("; "));
-                    draft.missing.push(Skipped { item, reason });
-                }
-                let taken = |name: &str| draft.members.iter().any(|member| member.name == name);
-                let name = member_name(&found.path, &taken);
-                draft.add_bytes(&name, &bytes)?;
-                let backup_name = name.replacen("configuration/", "", 1);
-                manifest.config_files.push(ConfigFile {
-                    original_path: format!("{base}{}", found.path),
-                    backup_name: backup_name.clone(),
-                    size: bytes.len() as u64,
-                    contains_secrets: has_secrets,
-                    restore_location: found.path.clone(),
-                    checksum: draft
-                        .members
-                        .last()
-                        .map(|member| hex(&member.span.sha))
-                        .unwrap_or_default(),
-                });
-                manifest.entries.push(found.described(Some(backup_name)));
-                Ok(())
-            },
-        )?;
-    }
-    draft.missing.append(&mut missing);
-    if !manifest.entries.is_empty() {
-        draft.add_bytes(layout::CONFIGURATION, &json_bytes(&manifest)?)?;
-        let text = scripts::instructions(facts, &manifest, &draft.missing, policy);
-        draft.add_bytes("configuration/RESTORE_INSTRUCTIONS.md", text.as_bytes())?;
-    }
-    draft.members[first..].sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(())
-}
-
-/// The folder that the paths of a configuration begin at.
-fn base_of(header: &[u8]) -> String {
-    let header: serde_json::Value = serde_json::from_slice(header).unwrap_or_default();
-    let base =
-        header.pointer("/configuration/base").and_then(serde_json::Value::as_str).unwrap_or("");
-    if base.is_empty() { String::new() } else { format!("{}/", base.trim_end_matches('/')) }
-}
-
-/// The name that EDMS gives a configuration file, or one below `files/` where that is taken.
-fn member_name(path: &str, taken: &dyn Fn(&str) -> bool) -> String {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let by_custom = if name == ".env" || name == "environment_variables.env" {
-        Some("configuration/environment_variables.env".to_owned())
-    } else if std::path::Path::new(name).extension().is_some_and(|extension| extension == "py") {
-        Some(format!("configuration/django_settings/{name}"))
-    } else {
-        None
-    };
-    by_custom.filter(|name| !taken(name)).unwrap_or_else(|| format!("configuration/files/{path}"))
 }

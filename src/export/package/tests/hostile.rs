@@ -203,7 +203,7 @@ fn bombs_are_refused_before_they_go_off() {
     let mut out = GzEncoder::new(Vec::new(), Compression::best());
     out.write_all(header(b"storage/bomb", EntryType::Regular, 8 << 30).as_bytes()).unwrap();
     for _ in 0..512 {
-        out.write_all(&[0; 1 << 18]).unwrap();
+        out.write_all(&vec![0; 1 << 18]).unwrap();
     }
     let bomb = out.finish().unwrap();
     refused(&bomb, "unpack to");
@@ -231,7 +231,7 @@ fn fixtures_that_are_none_are_refused() {
         refused(&with(json), reason);
     }
     refused(&with(&format!("[{}", "{\"a\":[".repeat(100_000))), "nested too deeply");
-    refused(RECORD[..20].as_bytes(), "in the middle");
+    refused(&RECORD.as_bytes()[..20], "in the middle");
     refused(&gzip(&RECORD.as_bytes()[..20]), "in the middle");
 }
 
@@ -273,7 +273,7 @@ fn packages_of_others_are_read_whatever_folder_they_are_in() {
     for bare in [
         RECORD.as_bytes().to_vec(),
         gzip(RECORD.as_bytes()),
-        RECORD[1..RECORD.len() - 1].as_bytes().to_vec(),
+        RECORD.as_bytes()[1..RECORD.len() - 1].to_vec(),
     ] {
         assert!(open(&bare).unwrap().fixture().unwrap().next_record().unwrap().is_some());
     }
