@@ -2,7 +2,7 @@
 
 use super::error::usage;
 use crate::hint::Failure;
-use crate::source::{Source, Sqlite, SqliteTarget, Target};
+use crate::source::{Postgres, PostgresOptions, Source, Sqlite, SqliteTarget, Target};
 
 /// The URL of a database. Texts show it without its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,19 +39,34 @@ impl DatabaseUrl {
 
     /// The database as a source; the rows of excluded tables are left out.
     pub fn source(&self, name: &str, exclude: Vec<String>) -> Result<Box<dyn Source>, Failure> {
-        Ok(Box::new(Sqlite::new(name, &self.0, exclude)?))
+        if self.is_sqlite() {
+            return Ok(Box::new(Sqlite::new(name, &self.0, exclude)?));
+        }
+        Ok(Box::new(self.postgres(name, exclude)?))
     }
 
     /// The database as a target; the rows of excluded tables stay as they are.
     pub fn target(&self, name: &str, exclude: Vec<String>) -> Result<Box<dyn Target>, Failure> {
-        Ok(Box::new(SqliteTarget::new(Sqlite::new(name, &self.0, exclude)?)))
+        if self.is_sqlite() {
+            return Ok(Box::new(SqliteTarget::new(Sqlite::new(name, &self.0, exclude)?)));
+        }
+        Ok(Box::new(self.postgres(name, exclude)?))
+    }
+
+    fn postgres(&self, name: &str, exclude_tables: Vec<String>) -> Result<Postgres, Failure> {
+        let options = PostgresOptions { exclude_tables, ..PostgresOptions::default() };
+        Ok(Postgres::new(name, &self.0, options)?)
+    }
+
+    fn is_sqlite(&self) -> bool {
+        self.0.starts_with("sqlite://")
     }
 }
 
 impl std::fmt::Display for DatabaseUrl {
     /// The URL with `***` in place of everything that may be a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.starts_with("sqlite://") {
+        if self.is_sqlite() {
             return f.write_str(&self.0);
         }
         let Ok(mut url) = url::Url::parse(&self.0) else { return f.write_str("***") };

@@ -83,7 +83,7 @@ fn write_table(
     let paths = Paths::new(source.kind, &source.name, &tree.info)?;
     let Some(header) = &paths.header else { return Ok(0) };
     let mut written = 0;
-    for entry in tree::range(&*snapshot.repo, tree.tree, &[], &[]) {
+    for entry in tree::entries(&*snapshot.repo, tree.tree, &[], &[]) {
         app.ctx.check_cancelled()?;
         let (key, value) = entry?;
         if keys.is_some_and(|keys| !keys.contains(&key)) {

@@ -40,7 +40,7 @@ impl Going {
         let description = snapshot.description(source)?;
         let files = Files::described(source.kind, &source.name, &description, root)?;
         let place = files.root().display().to_string();
-        let target = Box::new(Directory::new(files, extras));
+        let target = Box::new(Directory::new(files));
         Ok(Self::whole(source, extras, place, target))
     }
 

@@ -32,7 +32,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         )),
         Place::Tree(source, record) => {
             let paths = Paths::new(source.kind, &source.name, &record.info)?;
-            for entry in tree::range(&*repo, record.tree, &[], &[]) {
+            for entry in tree::entries(&*repo, record.tree, &[], &[]) {
                 app.ctx.check_cancelled()?;
                 print_record(&paths, entry?.1, app, &snapshot)?;
             }

@@ -130,7 +130,7 @@ impl Ls<'_> {
             let value = value.ok_or_else(|| missing(&paths, key))?;
             return self.record(&paths, key, value);
         }
-        for entry in tree::range(repo, record.tree, &[], &[]) {
+        for entry in tree::entries(repo, record.tree, &[], &[]) {
             self.app.ctx.check_cancelled()?;
             let (key, value) = entry?;
             self.record(&paths, &key, value)?;
@@ -174,7 +174,7 @@ impl Ls<'_> {
             let value = tree::get(repo, record.tree, key)?;
             let has_more = |key: &[u8]| {
                 let below = [key, &[0]].concat();
-                tree::range(repo, record.tree, &[], &below).next().is_some()
+                tree::entries(repo, record.tree, &[], &below).next().is_some()
             };
             match value {
                 // The folders of configuration files are no entries.
@@ -188,7 +188,7 @@ impl Ls<'_> {
             }
         }
         let prefix = if key.is_empty() { Vec::new() } else { [key, &[0]].concat() };
-        let mut entries = tree::range(repo, record.tree, &[], &prefix);
+        let mut entries = tree::entries(repo, record.tree, &[], &prefix);
         while let Some(entry) = entries.next() {
             self.app.ctx.check_cancelled()?;
             let (key, value) = entry?;
@@ -198,7 +198,7 @@ impl Ls<'_> {
             self.file(&paths, &key, &value)?;
             if !self.args.recursive && decode_entry(&key, &value)?.is_directory() {
                 // Pass over all that is below without reading it.
-                entries = tree::range(repo, record.tree, &[&key[..], &[1]].concat(), &prefix);
+                entries = tree::entries(repo, record.tree, &[&key[..], &[1]].concat(), &prefix);
             }
         }
         Ok(())

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use directory::{Directory, Extras};
+pub use directory::Directory;
 pub use entry::{Entry, EntryError, EntryKind};
 pub use path::{display_key, key_of};
 
@@ -62,6 +62,8 @@ pub struct Files {
     selection: Selection,
     /// The changed fingerprints of a capture under way, and whether they are all there are.
     spool: Option<(Spool, bool)>,
+    /// Whether this is what a restore finds: then a file that is not there is about to be.
+    is_target: bool,
 }
 
 /// What the description says of the source, so that it can be read in the same way elsewhere.
@@ -131,7 +133,7 @@ impl Files {
             Header::Storage { options, .. } => Selection::except(options)?,
             Header::Configuration { patterns, .. } => Selection::only(patterns)?,
         };
-        Ok(Self { kind, name, root, header, selection, spool: None })
+        Ok(Self { kind, name, root, header, selection, spool: None, is_target: false })
     }
 
     fn entries<'a>(
@@ -143,8 +145,11 @@ impl Files {
         let start = ctx.clock.now();
         ctx.phase(format!("reading {}", self.root.display()), None);
         let root = walk::open_root(&self.root)?;
-        let walk = Walk::new(root, &self.selection, ctx)
+        let mut walk = Walk::new(root, &self.selection, ctx)
             .map_err(|source| FilesError::Root { path: self.root.clone(), source })?;
+        if self.is_target {
+            walk.expect_nothing();
+        }
         let (spool, _) = self.spool.insert((Spool::new(), before.is_none()));
         Ok(Box::new(Capture::new(walk, before, spool, start, ctx)))
     }
