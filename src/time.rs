@@ -131,12 +131,12 @@ impl Hint for ParseTimeError {
 /// names, as in kopia: `2026-05` is the last nanosecond of that May, so that "the newest snapshot
 /// at or before `2026-05`" is the last one of the month.
 pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, ParseTimeError> {
-    parse_in(text, now.jiff().to_zoned(TimeZone::system()))
+    parse_in(text, &now.jiff().to_zoned(TimeZone::system()))
         .map(Into::into)
         .ok_or_else(|| ParseTimeError(text.to_owned()))
 }
 
-fn parse_in(text: &str, now: Zoned) -> Option<jiff::Timestamp> {
+fn parse_in(text: &str, now: &Zoned) -> Option<jiff::Timestamp> {
     let text = text.trim();
     match text {
         "now" => return Some(now.timestamp()),
@@ -216,7 +216,7 @@ mod tests {
 
     fn at(text: &str) -> String {
         let now: Zoned = "2026-03-10T15:30:00[UTC]".parse().expect("a time");
-        parse_in(text, now).map_or_else(|| "no time".to_owned(), |time| time.to_string())
+        parse_in(text, &now).map_or_else(|| "no time".to_owned(), |time| time.to_string())
     }
 
     #[test]

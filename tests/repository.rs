@@ -1,5 +1,4 @@
 //! The repository as its users see it: what is committed comes back, whatever happens.
-#![allow(missing_docs, clippy::missing_panics_doc, reason = "a test")]
 
 use std::sync::Arc;
 

@@ -118,7 +118,7 @@ mod tests {
             for number in 0..3_u8 {
                 let len = 1000 * usize::from(number);
                 let mut block = vec![number; len];
-                assert_eq!(pack.seal(1, &mut block).unwrap(), number.into());
+                assert_eq!(pack.seal(1, &mut block).unwrap(), u32::from(number));
                 assert_eq!(block.len(), len + super::super::TAG_LEN);
                 let opened = opener.open(number.into(), 1, block).unwrap();
                 assert_eq!(opened, vec![number; len]);

@@ -1,1 +1,12 @@
-//! (room under construction)
+//! The migration package: one gzip-compressed tar that stock `tar`, `sha256sum` and Django's
+//! `loaddata` read, made from a snapshot, and turned into the sources of a new one.
+
+pub mod catalog;
+pub mod contents;
+pub mod fixture;
+pub mod model_map;
+pub mod package;
+pub mod snapshot;
+
+#[cfg(test)]
+mod testing;

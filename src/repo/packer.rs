@@ -54,9 +54,9 @@ impl PackBuilder {
     pub(super) fn finish(mut self, id: PackId) -> Result<FinishedPack, RepoError> {
         let mut footer = Vec::new();
         self.footer.encode_into(&mut footer)?;
-        let unpadded = self.bytes.len() + footer.len() + pack::SEAL + pack::TRAILER;
-        let padding = padme(unpadded as u64) as usize - unpadded;
-        footer.resize(footer.len() + padding, 0);
+        let others = self.bytes.len() + pack::SEAL + pack::TRAILER;
+        let padded = usize::try_from(padme((others + footer.len()) as u64)).unwrap_or(0);
+        footer.resize(footer.len().max(padded.saturating_sub(others)), 0);
         let salt = *self.sealer.salt();
         self.sealer.seal_footer(Part::Footer as u8, &mut footer)?;
         let footer_length = position(footer.len())?;

@@ -26,7 +26,7 @@ impl Repo {
             self.backend.list(name::SESSIONS)?.into_iter().map(|entry| entry.name).collect();
         let mut snapshots = Vec::with_capacity(committed.len());
         for entry in committed.iter().filter(|entry| entry.size > 0) {
-            let id = self.snapshot_id(&entry.name)?;
+            let id = snapshot_id(&entry.name)?;
             if !sessions.contains(&name::session(id)) {
                 continue;
             }
@@ -40,16 +40,6 @@ impl Repo {
         Ok(snapshots)
     }
 
-    fn snapshot_id(&self, object: &str) -> Result<SnapshotId, RepoError> {
-        let text = object.strip_prefix(name::SNAPSHOTS).unwrap_or(object);
-        text.parse().map_err(|_| {
-            RepoError::Format(FormatError {
-                what: "snapshot name",
-                reason: format!("`{object}` is no name that coeval gives"),
-            })
-        })
-    }
-
     fn open_snapshot(&self, id: SnapshotId, object: &[u8]) -> Result<StoredSnapshot, RepoError> {
         let content = self.sealer.open_object(ObjectKind::Snapshot, &name::snapshot(id), object)?;
         // The first 16 bytes are the writer's nonce.
@@ -59,4 +49,12 @@ impl Repo {
         })?;
         Ok(StoredSnapshot { id, manifest: manifest.to_vec() })
     }
+}
+
+fn snapshot_id(object: &str) -> Result<SnapshotId, FormatError> {
+    let text = object.strip_prefix(name::SNAPSHOTS).unwrap_or(object);
+    text.parse().map_err(|_| FormatError {
+        what: "snapshot name",
+        reason: format!("`{object}` is no name that coeval gives"),
+    })
 }

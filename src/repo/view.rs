@@ -177,9 +177,8 @@ impl View {
 impl Store {
     /// Opens for writing, else for reading, else not at all.
     fn open(directory: &Path) -> Option<Self> {
-        let families =
-            || FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, options(name == CHUNKS)));
-        let mut created = options(false);
+        let families = || FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, options(name)));
+        let mut created = options(SEGMENTS);
         created.create_if_missing(true);
         created.create_missing_column_families(true);
         // Without a write-ahead log, chunks and the segment they came in must become durable
@@ -198,7 +197,7 @@ impl Store {
             }
             Err(_held_by_another) => {}
         }
-        let read_only = options(false);
+        let read_only = options(SEGMENTS);
         let db =
             DB::open_cf_descriptors_read_only(&read_only, directory, families(), false).ok()?;
         Some(Self { db, writable: false })
@@ -211,10 +210,10 @@ impl Store {
 }
 
 /// Keys are random, so compression and block-internal search gain nothing, and filters all.
-fn options(chunks: bool) -> Options {
+fn options(family: &str) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_hyper_clock_cache(CACHE_BYTES, 0));
-    if chunks {
+    if family == CHUNKS {
         table.set_ribbon_filter(10.0);
         table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
         table.set_cache_index_and_filter_blocks(true);

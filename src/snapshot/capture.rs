@@ -12,7 +12,7 @@ use crate::id::SnapshotId;
 use crate::repo::{ChunkWriter, Repo, Written};
 use crate::report::{Event, Reporter};
 use crate::source::{self, Delta, Description, Kind, Source, TreeInfo};
-use crate::tree;
+use crate::tree::{self, Change, Changes, Content};
 
 /// What a snapshot is called and what it follows.
 #[derive(Debug, Clone)]
@@ -179,7 +179,8 @@ pub(super) fn capture_trees(
     parent: Option<&Snapshot>,
     ctx: &Context,
 ) -> Result<CapturedTrees, Failure> {
-    let shape = opened::shape(reader, source.kind())?;
+    let kind = source.kind();
+    let shape = opened::shape(reader, kind)?;
     let parent = parent.and_then(|snapshot| {
         let source = snapshot.manifest.source(source.kind(), source.name())?;
         Some(ParentSource { snapshot, source })
@@ -189,6 +190,10 @@ pub(super) fn capture_trees(
             ctx.check_cancelled()?;
             let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
             let tree = match source.changes(info, known, ctx)? {
+                Delta::Everything(all) if kind == Kind::Database => {
+                    let all = Box::new(Counted { records: all, ctx, items: 0, bytes: 0 });
+                    tree::edit(&**reader, writer, &shape, None, all)?
+                }
                 Delta::Everything(all) => tree::edit(&**reader, writer, &shape, None, all)?,
                 Delta::SinceParent(since) => {
                     let old = match &parent {
@@ -204,6 +209,49 @@ pub(super) fn capture_trees(
     };
     let trees = capture(&description.trees)?;
     Ok(CapturedTrees { trees, aids: capture(&description.aids)? })
+}
+
+/// Reports the records of a database as they pass. Sources of files report for themselves, also
+/// what they pass over as unchanged.
+struct Counted<'a> {
+    records: Changes<'a>,
+    ctx: &'a Context,
+    items: u64,
+    bytes: u64,
+}
+
+impl Counted<'_> {
+    /// Records between two reports.
+    const STEP: u64 = 1024;
+
+    fn report(&mut self) {
+        let Self { items, bytes, .. } = *self;
+        self.ctx.report(Event::Progress { items, bytes });
+        (self.items, self.bytes) = (0, 0);
+    }
+}
+
+impl Iterator for Counted<'_> {
+    type Item = Result<Change, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.records.next();
+        if let Some(Ok(Change { value: Some(value), .. })) = &next {
+            self.items += 1;
+            self.bytes += match &value.content {
+                Content::Inline(bytes) => bytes.len() as u64,
+                Content::Stored(stream) => stream.length,
+                Content::Reader(_) => 0,
+            };
+        }
+        if next.is_none() || self.items >= Self::STEP {
+            self.report();
+            if let Err(cancelled) = self.ctx.check_cancelled() {
+                return Some(Err(cancelled.into()));
+            }
+        }
+        next
+    }
 }
 
 /// Passes events on, and remembers what belongs into the manifest.

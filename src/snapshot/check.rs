@@ -10,8 +10,8 @@ use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::ChunkId;
 use crate::repo::{ChunkReader as _, Finding, ReadData, Repo, RepoError};
-use crate::source;
-use crate::tree::{self, Descent, Part, Tree, TreeError, Visitor};
+use crate::source::display_key;
+use crate::tree::{self, Tree, Visit};
 
 /// What a check found.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -72,23 +72,12 @@ fn walk_snapshot(
     for source in &snapshot.manifest.sources {
         let place =
             format!("snapshot {}:/{}/{}", snapshot.id.short(), source.kind.as_str(), source.name);
-        let mut walk = |tree, place: &str| {
-            let mut walker =
-                Walker { repo: &snapshot.repo, damaged, seen: &mut *seen, problems: vec![] };
-            let walked = tree::walk(&*snapshot.repo, tree, &mut walker);
-            let problems = walker.problems;
-            if let Err(error) = walked {
-                report.find(place, &error);
-            }
-            if !problems.is_empty() {
-                name_entries(snapshot, tree, place, problems, report);
-            }
-        };
-        walk(source.catalogue, &place);
+        walk_tree(snapshot, source.catalogue, &place, damaged, seen, report);
         match snapshot.all_trees(source) {
             Ok(trees) => {
                 for record in trees {
-                    walk(record.tree, &format!("{place}/{}", record.info.name));
+                    let place = format!("{place}/{}", record.info.name);
+                    walk_tree(snapshot, record.tree, &place, damaged, seen, report);
                 }
             }
             Err(error) => report.find(&place, &error),
@@ -96,58 +85,42 @@ fn walk_snapshot(
     }
 }
 
-/// Walks a tree, passing over subtrees that were visited before.
-struct Walker<'a> {
-    repo: &'a Repo,
-    damaged: &'a HashSet<ChunkId>,
-    seen: &'a mut HashSet<ChunkId>,
-    problems: Vec<String>,
-}
-
-impl Visitor for Walker<'_> {
-    fn visit(&mut self, id: &ChunkId, part: Part) -> Descent {
-        if part == Part::Node {
-            return if self.seen.insert(*id) { Descent::Into } else { Descent::Over };
-        }
-        let sound = match self.repo.contains(id) {
-            // Another copy of the chunk may be good: only reading it tells.
-            Ok(true) if self.damaged.contains(id) => self.repo.read_chunk(id).map(drop),
-            Ok(true) => Ok(()),
-            Ok(false) => Err(RepoError::ChunkMissing { id: *id }),
-            Err(error) => Err(error),
-        };
-        self.problems.extend(sound.err().map(|error| error.to_string()));
-        Descent::Into
-    }
-
-    fn damaged(&mut self, error: TreeError) -> Result<(), TreeError> {
-        self.problems.push(error.to_string());
-        Ok(())
-    }
-}
-
-/// Says which entries of a damaged tree are lost, as far as they can still be listed.
-fn name_entries(
+/// Walks one tree, passing over subtrees that were sound before.
+fn walk_tree(
     snapshot: &Snapshot,
     tree: Tree,
     place: &str,
-    problems: Vec<String>,
+    damaged: &HashSet<ChunkId>,
+    seen: &mut HashSet<ChunkId>,
     report: &mut CheckReport,
 ) {
-    let before = report.findings.len();
-    for entry in tree::range(&*snapshot.repo, tree, &[], &[]) {
-        let Ok((key, value)) = entry else { break };
-        let mut content = value.content.open(&*snapshot.repo);
-        if let Err(error) = std::io::copy(&mut content, &mut std::io::sink()) {
-            report.find(&format!("{place}/{}", source::display_key(&key)), &error);
+    let repo = &*snapshot.repo;
+    let mut visit = |visit: Visit<'_>| {
+        let (id, key) = match visit {
+            Visit::Node(id) => return seen.insert(id),
+            Visit::Chunk { id, key } => (id, key),
+            Visit::Broken { key, error } => {
+                report.find(&named(place, key), &error);
+                return false;
+            }
+        };
+        let sound = match repo.contains(&id) {
+            // Another copy of the chunk may be good: only reading it tells.
+            Ok(true) if damaged.contains(&id) => repo.read_chunk(&id).map(drop),
+            Ok(true) => Ok(()),
+            Ok(false) => Err(RepoError::ChunkMissing { id }),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sound {
+            report.find(&named(place, key), &error);
         }
-    }
-    if report.findings.len() == before {
-        // The damage is in the tree itself.
-        for problem in problems {
-            report.find(place, &problem);
-        }
-    }
+        true
+    };
+    tree::walk(repo, tree, &mut visit);
+}
+
+fn named(place: &str, key: &[u8]) -> String {
+    format!("{place}/{}", display_key(key).escape_default())
 }
 
 impl CheckReport {

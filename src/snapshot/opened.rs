@@ -76,7 +76,7 @@ impl Snapshot {
     }
 
     fn list(&self, source: &SourceRecord, part: u8) -> Result<Vec<TreeRecord>, Failure> {
-        tree::range(&*self.repo, source.catalogue, &[], &[part])
+        tree::entries(&*self.repo, source.catalogue, &[], &[part])
             .map(|entry| {
                 let (key, value) = entry?;
                 self.tree_record(&key, value)
@@ -125,7 +125,7 @@ impl ParentSource<'_> {
 impl Parent for ParentSource<'_> {
     fn entries(&self, tree: &str) -> Result<Option<Changes<'_>>, Failure> {
         let tree = self.tree(tree)?;
-        Ok(tree.map(|tree| tree::range(&*self.snapshot.repo, tree, &[], &[]).changes()))
+        Ok(tree.map(|tree| tree::range(&*self.snapshot.repo, tree, &[])))
     }
 }
 

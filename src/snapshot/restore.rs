@@ -13,9 +13,11 @@ use super::opened::{Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::id::SnapshotId;
-use crate::repo::Repo;
-use crate::source::{Applied, Description, Extras, Fit, Kind, Plan, Source, Target, TreeInfo};
-use crate::tree::{self, Change, Changes, Content, Difference, StreamReader, Tree};
+use crate::repo::ChunkReader;
+use crate::source::{
+    Applied, Description, Entry, Extras, Fit, Kind, Plan, Source, Target, TreeInfo,
+};
+use crate::tree::{self, Change, Changes, Difference, Tree};
 
 /// Where one source of a snapshot goes.
 pub struct Destination<'a> {
@@ -134,11 +136,8 @@ fn plan_one(
         .map(|record| {
             let old = before.get(&record.info.name).copied();
             let mut changes = Applied::default();
-            for difference in tree::differences(&scratch, old, Some(record.tree)) {
-                let difference = difference?;
-                if wanted.admits(&difference) {
-                    changes.count(&difference);
-                }
+            for difference in wanted.differences(&scratch, record, old) {
+                changes.count(&difference?);
             }
             let (kind, source) = (destination.kind, destination.name.clone());
             Ok(TreePlan { kind, source, tree: record.info.name.clone(), changes })
@@ -329,16 +328,40 @@ impl Wanted {
         Ok(Self { kind, description, trees, keys, extras })
     }
 
-    fn admits(&self, difference: &Difference) -> bool {
-        let in_range = match &self.keys {
-            None => true,
-            Some(KeyRange::Exactly(key)) => difference.key == *key,
-            Some(KeyRange::Below(key)) => difference
-                .key
-                .strip_prefix(key.as_slice())
-                .is_some_and(|rest| key.is_empty() || rest.is_empty() || rest.starts_with(&[0])),
+    /// The differences of one tree that are wanted.
+    fn differences<'a>(
+        &'a self,
+        reader: &'a dyn ChunkReader,
+        record: &TreeRecord,
+        old: Option<Tree>,
+    ) -> impl Iterator<Item = Result<Difference, Failure>> + 'a {
+        // With extras kept, what stands below a folder that becomes a file must go all the same.
+        let mut replaced: Option<Vec<u8>> = None;
+        let mut admits = move |difference: &Difference| {
+            if !self.keys.as_ref().is_none_or(|keys| keys.contains(&difference.key)) {
+                return Ok(false);
+            }
+            let Some(value) = &difference.new else {
+                let doomed =
+                    replaced.as_ref().is_some_and(|above| is_below(&difference.key, above));
+                return Ok(doomed || self.extras == Extras::Delete);
+            };
+            if self.kind != Kind::Database && !Entry::decode(&value.head)?.is_directory() {
+                replaced = Some(difference.key.clone());
+            }
+            Ok(true)
         };
-        in_range && (self.extras == Extras::Delete || difference.new.is_some())
+        tree::differences(reader, old, Some(record.tree)).filter_map(move |difference| {
+            let difference = match difference {
+                Ok(difference) => difference,
+                Err(error) => return Some(Err(error.into())),
+            };
+            match admits(&difference) {
+                Ok(true) => Some(Ok(difference)),
+                Ok(false) => None,
+                Err(error) => Some(Err(error)),
+            }
+        })
     }
 
     /// The trees after the restore: the wanted ones, or, where not everything is restored, the
@@ -373,15 +396,25 @@ impl Wanted {
         record: &TreeRecord,
         old: Option<Tree>,
     ) -> Changes<'a> {
-        let differences = tree::differences(&*snapshot.repo, old, Some(record.tree));
-        Box::new(differences.filter_map(|difference| match difference {
-            Err(error) => Some(Err(error.into())),
-            Ok(difference) if self.admits(&difference) => {
-                Some(Ok(Change { key: difference.key, value: difference.new }))
-            }
-            Ok(_) => None,
+        Box::new(self.differences(&*snapshot.repo, record, old).map(|difference| {
+            let Difference { key, new: value, .. } = difference?;
+            Ok(Change { key, value })
         }))
     }
+}
+
+impl KeyRange {
+    fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Exactly(only) => key == only,
+            Self::Below(top) => is_below(key, top) || key == top,
+        }
+    }
+}
+
+/// Whether a path's key lies in the folder with the key `above`.
+fn is_below(key: &[u8], above: &[u8]) -> bool {
+    above.is_empty() || key.strip_prefix(above).is_some_and(|rest| rest.first() == Some(&0))
 }
 
 fn pick(all: Vec<TreeRecord>, name: &str) -> Vec<TreeRecord> {
@@ -433,23 +466,10 @@ impl Plan for TreeChanges<'_> {
         let repo = &self.snapshot.repo;
         Ok(Box::new(changes.map(|change| {
             change.map(|mut change| {
-                if let Some(value) = &mut change.value {
-                    value.content =
-                        opened(repo, std::mem::replace(&mut value.content, Content::empty()));
-                }
+                change.value = change.value.map(|value| value.opened(repo));
                 change
             })
         })))
-    }
-}
-
-/// Content as a target takes it, which knows of no repository.
-fn opened(repo: &Arc<Repo>, content: Content) -> Content {
-    match content {
-        Content::Stored(stream) => {
-            Content::Reader(Box::new(StreamReader::new(Arc::clone(repo), stream)))
-        }
-        at_hand => at_hand,
     }
 }
 

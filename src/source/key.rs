@@ -240,9 +240,9 @@ fn format_field(out: &mut String, field: &Field<'_>, form: Form) {
             record::percent_encode(out, bytes, SPECIAL);
         }
         (Field::Null, _) => out.push_str("~n"),
-        (Field::Integer(value), _) => out.push_str(&format!("~i{value}")),
+        (Field::Integer(value), _) => out.extend(["~i", &value.to_string()]),
         (Field::Boolean(value), _) => out.push_str(if *value { "~1" } else { "~0" }),
-        (Field::Real(value), _) => out.push_str(&format!("~r{value:?}")),
+        (Field::Real(value), _) => out.extend(["~r", &format!("{value:?}")]),
         (Field::Text(bytes), _) => {
             out.push_str("~t");
             record::percent_encode(out, bytes, SPECIAL);

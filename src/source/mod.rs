@@ -3,14 +3,17 @@
 
 mod files;
 pub mod key;
+mod postgres;
 pub mod record;
 pub mod sort;
 mod sqlite;
+#[cfg(test)]
+mod testing;
 
 pub use files::{
-    Directory, Entry, EntryError, EntryKind, Extras, Files, FilesError, FilesOptions, display_key,
-    key_of,
+    Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions, display_key, key_of,
 };
+pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 
 use crate::context::Context;
@@ -150,6 +153,15 @@ pub trait Plan {
     /// The changes of one of them. Contents are [`Inline`](crate::tree::Content::Inline) or
     /// [`Reader`](crate::tree::Content::Reader)s.
     fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure>;
+}
+
+/// What a plan does about entries of the target that the snapshot does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extras {
+    /// Deletes them: the target becomes what the snapshot says.
+    Delete,
+    /// Leaves them alone, but for those that stand where something of the snapshot belongs.
+    Keep,
 }
 
 /// What became of the target's entries when its structure was fitted.

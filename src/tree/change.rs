@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io::Read;
+use std::sync::Arc;
 
-use super::stream::Stream;
+use super::stream::{Stream, StreamReader};
 use crate::hint::Failure;
+use crate::repo::ChunkReader;
 
 /// Orders the entries of a tree: compared byte by byte. At most 64 KiB.
 pub type Key = Vec<u8>;
@@ -50,6 +52,24 @@ impl Change {
     /// Removes a key.
     pub fn delete(key: impl Into<Key>) -> Self {
         Self { key: key.into(), value: None }
+    }
+}
+
+impl Value {
+    /// The same value with a content that can be read without knowing of the repository: what is
+    /// stored there becomes a reader.
+    #[must_use]
+    pub fn opened<C>(self, chunks: &Arc<C>) -> Self
+    where
+        C: ChunkReader + Send + Sync + ?Sized + 'static,
+    {
+        let content = match self.content {
+            Content::Stored(stream) => {
+                Content::Reader(Box::new(StreamReader::new(Arc::clone(chunks), stream)))
+            }
+            content => content,
+        };
+        Self { content, ..self }
     }
 }
 

@@ -25,10 +25,10 @@ pub use change::{Change, Changes, Content, Key, Value};
 pub use diff::{Difference, Differences, diff, differences};
 pub use edit::{build, edit};
 pub use error::TreeError;
-pub use read::{Entries, get, range};
+pub use read::{Entries, entries, get, range};
 pub use shape::{Shape, TreeParams};
 pub use stream::{Stream, StreamReader, store};
-pub use walk::{Descent, Part, Stats, Visitor, stats, walk};
+pub use walk::{Stats, Visit, stats, walk};
 
 use crate::id::ChunkId;
 

@@ -487,8 +487,9 @@ mod tests {
         assert!(refusal(&leaf(3, &[a, b])).contains("truncated"));
         assert!(refusal(&leaf(1, &[b"\x81\0a\0\0\0"])).contains("shortest"));
         assert!(refusal(&leaf(1, &[&[0xff; 9], b"\x02"])).contains("too large"));
-        assert!(refusal(&leaf(1, &[b"\x81\x80\x04", &[0; 65_537]])).contains("key is too long"));
-        assert!(refusal(&leaf(1, &[b"\0\x81\x80\x04", &[0; 65_537]])).contains("head"));
+        let long = vec![0; MAX_KEY + 1];
+        assert!(refusal(&leaf(1, &[b"\x81\x80\x04", &long])).contains("key is too long"));
+        assert!(refusal(&leaf(1, &[b"\0\x81\x80\x04", &long])).contains("head"));
         assert!(refusal(&leaf(1, &[b"\x01a\0\x02"])).contains("unknown kind"));
         assert!(refusal(&leaf(1, &[b"\x01a\0\x01\0\0", &[0; 32]])).contains("empty content"));
         assert!(refusal(&leaf(1, &[b"\x01a\0\x01\x09\xff", &[0; 32]])).contains("too deep"));

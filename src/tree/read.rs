@@ -24,21 +24,26 @@ pub fn get(reader: &dyn ChunkReader, tree: Tree, key: &[u8]) -> Result<Option<Va
     }
 }
 
+/// The entries whose keys begin with `prefix`, as puts in order. An empty prefix means all.
+pub fn range<'a>(reader: &'a dyn ChunkReader, tree: Tree, prefix: &[u8]) -> Changes<'a> {
+    Box::new(entries(reader, tree, &[], prefix).map(|entry| {
+        let (key, value) = entry.map_err(Failure::from)?;
+        Ok(Change { key, value: Some(value) })
+    }))
+}
+
 /// The entries whose keys begin with `prefix`, in order, from `from` on. Both may be empty.
-pub fn range<'a>(
+pub fn entries<'a>(
     reader: &'a dyn ChunkReader,
     tree: Tree,
     from: &[u8],
     prefix: &[u8],
 ) -> Entries<'a> {
-    Entries {
-        cursor: Cursor::new(reader, tree),
-        from: from.max(prefix).to_vec(),
-        prefix: prefix.to_vec(),
-    }
+    let cursor = Cursor::new(reader, tree);
+    Entries { cursor, from: from.max(prefix).to_vec(), prefix: prefix.to_vec() }
 }
 
-/// Entries of a tree in order; see [`range`]. Reads the nodes that it comes to, and holds one of
+/// Entries of a tree in order; see [`entries`]. Reads the nodes that it comes to, and holds one of
 /// each level. After an error it is over.
 #[derive(Debug)]
 pub struct Entries<'a> {
@@ -48,15 +53,7 @@ pub struct Entries<'a> {
     prefix: Key,
 }
 
-impl<'a> Entries<'a> {
-    /// The entries as puts.
-    pub fn changes(self) -> Changes<'a> {
-        Box::new(self.map(|entry| {
-            let (key, value) = entry.map_err(Failure::from)?;
-            Ok(Change { key, value: Some(value) })
-        }))
-    }
-
+impl Entries<'_> {
     fn advance(&mut self) -> Result<Option<(Key, Value)>, TreeError> {
         let from = std::mem::take(&mut self.from);
         loop {

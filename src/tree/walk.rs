@@ -8,54 +8,37 @@ use super::stream::{Stream, pieces};
 use crate::id::ChunkId;
 use crate::repo::ChunkReader;
 
-/// What a chunk is in a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// A node.
-    Node,
-    /// A part of a list of chunks.
-    List,
-    /// A part of the bytes of a content.
-    Bytes {
-        /// How many bytes the tree says that it has.
-        length: u64,
+/// What a walk comes to.
+#[derive(Debug)]
+pub enum Visit<'a> {
+    /// A node, before it is read.
+    Node(ChunkId),
+    /// A chunk of a content, or of the lists above it.
+    Chunk {
+        /// Which chunk.
+        id: ChunkId,
+        /// The entry whose content it is.
+        key: &'a [u8],
+    },
+    /// Something that cannot be read, so that nothing is known of what is below it.
+    Broken {
+        /// The entry, or the last one below the node; empty for the root.
+        key: &'a [u8],
+        /// Why.
+        error: TreeError,
     },
 }
 
-/// Whether to go down from a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Descent {
-    /// Visit what is below.
-    Into,
-    /// It is known what is below.
-    Over,
-}
-
-/// Is told of every chunk of a tree.
-pub trait Visitor {
-    /// A chunk, before it is read. With [`Descent::Over`] a node, or a list at the top of a
-    /// stream, is not read; at other chunks the answer does not count. Bytes are never read.
-    fn visit(&mut self, id: &ChunkId, part: Part) -> Descent;
-
-    /// Something that cannot be read, so that nothing is known of what is below. To go on with
-    /// the rest is to return `Ok`.
-    fn damaged(&mut self, error: TreeError) -> Result<(), TreeError> {
-        Err(error)
-    }
-}
-
-/// Visits every chunk that a tree needs, parents before children; chunks that are needed more
-/// than once, more than once.
-pub fn walk(
-    reader: &dyn ChunkReader,
-    tree: Tree,
-    visitor: &mut dyn Visitor,
-) -> Result<(), TreeError> {
+/// Visits every chunk that a tree needs, parents before children; what is needed more than once,
+/// more than once. Goes on after damage. Reads nodes and lists of chunks, but no content.
+///
+/// The answer of `visit` counts at nodes: whether to go on below, or whether that is known.
+pub fn walk(reader: &dyn ChunkReader, tree: Tree, visit: &mut dyn FnMut(Visit<'_>) -> bool) {
     let mut path = Vec::new();
-    if visitor.visit(&tree.root, Part::Node) == Descent::Into {
+    if visit(Visit::Node(tree.root)) {
         match Node::read_root(reader, &tree) {
             Ok(root) => path.push((root, 0)),
-            Err(error) => visitor.damaged(error)?,
+            Err(error) => drop(visit(Visit::Broken { key: &[], error })),
         }
     }
     while let Some((node, at)) = path.last_mut() {
@@ -67,52 +50,46 @@ pub fn walk(
         *at += 1;
         if node.level() == 0 {
             if let Some(stream) = node.stream(entry) {
-                walk_stream(reader, stream, visitor)?;
+                walk_stream(reader, stream, node.key(entry), visit);
             }
-        } else if visitor.visit(&node.child(entry).id, Part::Node) == Descent::Into {
+        } else if visit(Visit::Node(node.child(entry).id)) {
             match node.read_child(reader, entry) {
                 Ok(child) => path.push((child, 0)),
-                Err(error) => visitor.damaged(error)?,
+                Err(error) => drop(visit(Visit::Broken { key: node.key(entry), error })),
             }
         }
     }
-    Ok(())
 }
 
 fn walk_stream(
     reader: &dyn ChunkReader,
     stream: Stream,
-    visitor: &mut dyn Visitor,
-) -> Result<(), TreeError> {
+    key: &[u8],
+    visit: &mut dyn FnMut(Visit<'_>) -> bool,
+) {
     let Stream { length, depth, root } = stream;
-    if depth == 0 {
-        visitor.visit(&root, Part::Bytes { length });
-        return Ok(());
-    }
-    if visitor.visit(&root, Part::List) == Descent::Over {
-        return Ok(());
-    }
+    visit(Visit::Chunk { id: root, key });
     let mut total = 0;
     for depth in (0..depth).rev() {
+        total = 0;
         for piece in pieces(reader, stream, depth) {
             match piece {
-                Ok(piece) if depth == 0 => {
-                    total += u64::from(piece.length);
-                    visitor.visit(&piece.id, Part::Bytes { length: piece.length.into() });
-                }
                 Ok(piece) => {
-                    visitor.visit(&piece.id, Part::List);
+                    total += u64::from(piece.length);
+                    visit(Visit::Chunk { id: piece.id, key });
                 }
-                // Deeper lists are read through this one: they would only fail again.
-                Err(error) => return visitor.damaged(error),
+                Err(error) => {
+                    // Deeper lists are read through this one: they would only fail again.
+                    visit(Visit::Broken { key, error });
+                    return;
+                }
             }
         }
     }
-    if total == length {
-        return Ok(());
+    if depth > 0 && total != length {
+        let reason = "its chunks have another length than the stream";
+        visit(Visit::Broken { key, error: TreeError::BadStream { root, chunk: root, reason } });
     }
-    let reason = "its chunks have another length than the stream";
-    visitor.damaged(TreeError::BadStream { root, chunk: root, reason })
 }
 
 /// How large a tree is.

@@ -14,7 +14,7 @@ use super::directory::{Staging, decode};
 use super::entry::file_type;
 use super::path::{child, display_key, names};
 use super::spool::Spool;
-use super::write::{modified, mtime_of, set_metadata, write};
+use super::write::{modified, mtime_of};
 use super::{Entry, FilesError};
 use crate::report::Event;
 use crate::tree::Key;
@@ -186,7 +186,10 @@ impl Commit<'_> {
         let Some(level) = self.levels.pop() else { return Ok(()) };
         match level.then {
             Then::Leave => self.restore_metadata(&level),
-            Then::Set(entry) => set_metadata(level.fd.as_fd(), &entry, &mut self.staging.owners)
+            Then::Set(entry) => self
+                .staging
+                .writer
+                .set_metadata(level.fd.as_fd(), &entry)
                 .map_err(|error| self.error(&level.key, "set the metadata of", error)),
             Then::Remove => {
                 self.remove_directory(&level)?;
@@ -284,7 +287,9 @@ impl Commit<'_> {
         };
         let copy = format!("{}-{staged}", self.staging.name);
         let folder = self.levels.last().map_or(self.staging.root.as_fd(), |level| level.fd.as_fd());
-        write(folder, &copy, entry, bytes, &mut self.staging.owners)
+        self.staging
+            .writer
+            .write(folder, &copy, entry, bytes)
             .map_err(|error| error.at(key, self.staging.at(key)))?;
         rustix::fs::syncfs(folder)
             .and_then(|()| rustix::fs::renameat(folder, copy.as_str(), folder, name))
@@ -298,7 +303,7 @@ impl Commit<'_> {
         // Before the root gets its times: removing the folder changes them.
         self.staging.remove()?;
         self.leave()?;
-        if self.staging.owners.refused {
+        if self.staging.writer.owners_refused {
             self.staging.ctx.report(Event::Note(
                 "owners were not restored: only root may give files to others".to_owned(),
             ));

@@ -10,33 +10,22 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::entry::file_type;
-use super::path::{display_key, is_below, path_bytes};
+use super::path::{display_key, path_bytes};
 use super::spool::Spool;
 use super::walk::{STAGING_PREFIX, open_root};
-use super::write::{Owners, modified, mtime_of, write};
+use super::write::{FileWriter, modified, mtime_of};
 use super::{Entry, Files, FilesError, TREE, commit};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::hex;
 use crate::report::Event;
 use crate::source::{Applied, Description, Fit, Plan, Source, Target};
-use crate::tree::{Change, Content, Key};
-
-/// What to do with files of the target that the snapshot does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extras {
-    /// Delete them: the directory becomes that of the snapshot.
-    Delete,
-    /// Keep them, unless one stands where a file of the snapshot belongs.
-    Keep,
-}
+use crate::tree::{Change, Content};
 
 /// A directory, or the configuration files in it, as a [`Target`].
 #[derive(Debug)]
 pub struct Directory {
     files: Files,
-    extras: Extras,
     staging: Option<Staging>,
 }
 
@@ -55,14 +44,14 @@ pub(super) struct Staging {
     /// the name `n`.
     pub(super) journal: Spool,
     staged: u64,
-    pub(super) owners: Owners,
+    pub(super) writer: FileWriter,
 }
 
 impl Directory {
     /// The directory of `files` as a target. It shows, and so changes, only what belongs to that
     /// source: what it excludes stays as it is.
-    pub fn new(files: Files, extras: Extras) -> Self {
-        Self { files, extras, staging: None }
+    pub const fn new(files: Files) -> Self {
+        Self { files, staging: None }
     }
 
     fn staging(&mut self) -> Result<&mut Staging, FilesError> {
@@ -88,27 +77,16 @@ impl Target for Directory {
     }
 
     fn apply(&mut self, plan: &dyn Plan, ctx: &Context) -> Result<Applied, Failure> {
-        let extras = self.extras;
         let staging = self.staging()?;
         let mut applied = Applied::default();
         for tree in plan.trees().iter().filter(|tree| tree.name == TREE) {
-            // The directory, if any, whose place something else takes: what is below must go.
-            let mut replaced: Option<Key> = None;
             for change in plan.changes(tree)? {
                 ctx.check_cancelled()?;
                 let change = change?;
-                let doomed = replaced.as_ref().is_some_and(|above| is_below(&change.key, above));
-                if change.value.is_none() && extras == Extras::Keep && !doomed {
-                    continue;
-                }
-                let present = staging.present(&change.key);
-                if present.is_some_and(|stat| file_type(&stat).is_dir()) {
-                    replaced = replaces(&change)?.or(replaced);
-                }
-                match (&change.value, present) {
+                match (&change.value, staging.is_present(&change.key)) {
                     (None, _) => applied.deleted += 1,
-                    (Some(_), None) => applied.inserted += 1,
-                    (Some(_), Some(_)) => applied.updated += 1,
+                    (Some(_), false) => applied.inserted += 1,
+                    (Some(_), true) => applied.updated += 1,
                 }
                 staging.stage(change)?;
                 ctx.report(Event::Progress { items: 1, bytes: 0 });
@@ -179,15 +157,14 @@ impl Staging {
             folder,
             journal: Spool::new(),
             staged: 0,
-            owners: Owners::default(),
+            writer: FileWriter::new(),
         })
     }
 
-    /// What is in the target at this key.
-    fn present(&self, key: &[u8]) -> Option<Stat> {
+    /// Whether something is in the target at this key. Only to count: a wrong answer does no harm.
+    fn is_present(&self, key: &[u8]) -> bool {
         let path = if key.is_empty() { b".".to_vec() } else { path_bytes(key) };
-        // Only to count and to tell directories from others: a wrong answer does no harm.
-        rustix::fs::statat(&self.root, path.as_slice(), AtFlags::SYMLINK_NOFOLLOW).ok()
+        rustix::fs::statat(&self.root, path.as_slice(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Writes down what to do and fetches what it takes.
@@ -201,7 +178,8 @@ impl Staging {
                     let name = self.staged.to_string();
                     self.staged += 1;
                     let bytes = reader(&change.key, value.content)?;
-                    write(self.folder.as_fd(), &name, &entry, bytes, &mut self.owners)
+                    self.writer
+                        .write(self.folder.as_fd(), &name, &entry, bytes)
                         .map_err(|error| error.at(&change.key, self.at(&change.key)))?;
                 }
                 Some(value.head)
@@ -240,12 +218,6 @@ impl Staging {
 
 pub(super) fn decode(key: &[u8], head: &[u8]) -> Result<Entry, FilesError> {
     Entry::decode(head).map_err(|source| FilesError::Entry { path: display_key(key), source })
-}
-
-/// The key, if something that is no directory is put there.
-fn replaces(change: &Change) -> Result<Option<Key>, FilesError> {
-    let Some(value) = &change.value else { return Ok(None) };
-    Ok((!decode(&change.key, &value.head)?.is_directory()).then(|| change.key.clone()))
 }
 
 fn reader(key: &[u8], content: Content) -> Result<Box<dyn Read + Send>, FilesError> {

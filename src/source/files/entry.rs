@@ -4,6 +4,7 @@
 //! was restored and captured again has the same root hash: the proof of a restore. What the
 //! kernel alone decides (inode, change time) is in the [`Fingerprint`], in a tree of its own.
 
+use crate::hint::{ErrorKind, Hint};
 use rustix::fs::{FileType, Stat};
 
 use crate::time::Timestamp;
@@ -41,6 +42,16 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not the metadata of a file: {0}")]
 pub struct EntryError(&'static str);
+
+impl Hint for EntryError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Damage
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("see what is affected with `coeval check --read-data`".to_owned())
+    }
+}
 
 const DIRECTORY: u8 = 1;
 const FILE: u8 = 2;

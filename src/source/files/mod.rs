@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use directory::{Directory, Extras};
+pub use directory::Directory;
 pub use entry::{Entry, EntryError, EntryKind};
 pub use path::{display_key, key_of};
 

@@ -50,14 +50,6 @@ pub(super) fn child(directory: &[u8], name: &[u8]) -> Key {
     key
 }
 
-/// Whether `key` is strictly below the directory `directory`.
-pub(super) fn is_below(key: &[u8], directory: &[u8]) -> bool {
-    if directory.is_empty() {
-        return !key.is_empty();
-    }
-    key.strip_prefix(directory).is_some_and(|rest| rest.first() == Some(&0))
-}
-
 /// The names on the way to a key, checked: a snapshot from elsewhere may say `..`.
 pub(super) fn names(key: &[u8]) -> Result<Vec<CString>, FilesError> {
     if key.is_empty() {
@@ -94,14 +86,5 @@ mod tests {
             assert!(names(hostile).is_err(), "{hostile:?}");
         }
         assert_eq!(names(b"a\0b").unwrap().len(), 2);
-    }
-
-    #[test]
-    fn below_means_strictly_below() {
-        assert!(is_below(b"a\0b", b"a"));
-        assert!(is_below(b"a", b""));
-        assert!(!is_below(b"ab", b"a"));
-        assert!(!is_below(b"a", b"a"));
-        assert!(!is_below(b"", b""));
     }
 }

@@ -32,64 +32,69 @@ impl From<Errno> for WriteError {
     }
 }
 
-/// Creates a file or link of this name, with owner, mode and times.
-pub(super) fn write(
-    folder: BorrowedFd<'_>,
-    name: &str,
-    entry: &Entry,
-    mut bytes: impl Read,
-    owners: &mut Owners,
-) -> Result<(), WriteError> {
-    if let EntryKind::Symlink { target } = &entry.kind {
-        rustix::fs::symlinkat(target.as_slice(), folder, name)?;
-        let (uid, gid) = owner(entry);
-        owners.note(rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))?;
-        let times = modified(time_of(entry));
-        return Ok(rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?);
+/// Writes files, and remembers whether owners could be set, which only the superuser may do.
+#[derive(Debug)]
+pub(super) struct FileWriter {
+    buffer: Vec<u8>,
+    pub(super) owners_refused: bool,
+}
+
+impl FileWriter {
+    pub(super) fn new() -> Self {
+        Self { buffer: vec![0; 256 * 1024], owners_refused: false }
     }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mode = Mode::RUSR | Mode::WUSR;
-    let mut file = File::from(rustix::fs::openat(folder, name, flags, mode)?);
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        match bytes.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => file.write_all(&buffer[..count]).map_err(WriteError::Write)?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(WriteError::Read(error)),
+
+    /// Creates a file or link of this name, with owner, mode and times.
+    pub(super) fn write(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &str,
+        entry: &Entry,
+        mut bytes: impl Read,
+    ) -> Result<(), WriteError> {
+        if let EntryKind::Symlink { target } = &entry.kind {
+            rustix::fs::symlinkat(target.as_slice(), folder, name)?;
+            let (uid, gid) = owner(entry);
+            self.note(rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))?;
+            let times = modified(time_of(entry));
+            return Ok(rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?);
         }
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let mut file = File::from(rustix::fs::openat(folder, name, flags, mode)?);
+        loop {
+            match bytes.read(&mut self.buffer) {
+                Ok(0) => break,
+                Ok(count) => file.write_all(&self.buffer[..count]).map_err(WriteError::Write)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(WriteError::Read(error)),
+            }
+        }
+        Ok(self.set_metadata(file.as_fd(), entry)?)
     }
-    Ok(set_metadata(file.as_fd(), entry, owners)?)
-}
 
-/// Gives an open file or directory the owner, mode and time of `entry`, in this order: a change of
-/// owner clears set-user-id, and any change of content the time.
-pub(super) fn set_metadata(
-    fd: BorrowedFd<'_>,
-    entry: &Entry,
-    owners: &mut Owners,
-) -> rustix::io::Result<()> {
-    let (uid, gid) = owner(entry);
-    let owned = owners.note(rustix::fs::fchown(fd, uid, gid))?;
-    // Set-user-id with another owner than the snapshot's would grant what was never granted.
-    let mode = if owned { entry.mode } else { entry.mode & 0o1777 };
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode.into()))?;
-    rustix::fs::futimens(fd, &modified(time_of(entry)))
-}
+    /// Gives an open file or directory the owner, mode and time of `entry`, in this order: a
+    /// change of owner clears set-user-id, and any change of content the time.
+    pub(super) fn set_metadata(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        entry: &Entry,
+    ) -> rustix::io::Result<()> {
+        let (uid, gid) = owner(entry);
+        let owned = self.note(rustix::fs::fchown(fd, uid, gid))?;
+        // Set-user-id with another owner than the snapshot's would grant what was never granted.
+        let mode = if owned { entry.mode } else { entry.mode & 0o1777 };
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode.into()))?;
+        rustix::fs::futimens(fd, &modified(time_of(entry)))
+    }
 
-/// Remembers that owners cannot be set, which only the superuser may do.
-#[derive(Debug, Default)]
-pub(super) struct Owners {
-    pub(super) refused: bool,
-}
-
-impl Owners {
     /// Whether the owner was set; being refused is no failure.
     fn note(&mut self, result: rustix::io::Result<()>) -> rustix::io::Result<bool> {
         match result {
             Ok(()) => Ok(true),
             Err(Errno::PERM | Errno::INVAL) => {
-                self.refused = true;
+                self.owners_refused = true;
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -3,7 +3,7 @@
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Appends the base64 form of `bytes`.
-pub(super) fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
     for group in bytes.chunks(3) {
         let mut padded = [0; 4];
         padded[1..=group.len()].copy_from_slice(group);
@@ -18,8 +18,15 @@ pub(super) fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
+/// The base64 form of `bytes`.
+pub fn encode_text(bytes: &[u8]) -> String {
+    let mut out = Vec::new();
+    encode(&mut out, bytes);
+    out.into_iter().map(char::from).collect()
+}
+
 /// The bytes of a base64 text; `None` for any text that [`encode`] does not write.
-pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
     let (groups, rest) = text.as_chunks::<4>();
     if !rest.is_empty() {

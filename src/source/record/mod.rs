@@ -6,7 +6,7 @@
 //! here is JSON, so that a snapshot is readable with a text editor after coeval is gone. The
 //! normative description is in `docs/FORMAT.md`, "Records".
 
-mod base64;
+pub mod base64;
 mod row;
 
 use std::fmt;

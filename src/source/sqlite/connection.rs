@@ -64,6 +64,14 @@ impl Connection {
         Ok(Self { runtime, inner, path: path.to_owned() })
     }
 
+    /// Closes the file, and waits until it is closed: a connection that is merely dropped holds its
+    /// locks a little longer. An open transaction is rolled back.
+    pub(super) fn close(self) -> Result<(), SqliteError> {
+        let Self { runtime, inner, path } = self;
+        let closed = runtime.block_on(sqlx::Connection::close(inner));
+        closed.map_err(|source| query_error(&path, "close", source))
+    }
+
     /// Runs one statement, or several without arguments.
     pub(super) fn execute(&mut self, sql: &str) -> Result<(), SqliteError> {
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.inner);
@@ -97,8 +105,9 @@ impl Connection {
 
     /// The rows of an answer of any length, as they are asked for.
     pub(super) fn stream(&mut self, sql: String) -> Rows<'_> {
-        let rows = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false).fetch(&mut self.inner);
-        Rows { runtime: &self.runtime, rows, path: &self.path, sql }
+        let answer =
+            sqlx::query(AssertSqlSafe(sql.clone())).persistent(false).fetch(&mut self.inner);
+        Rows { runtime: &self.runtime, answer, path: &self.path, sql }
     }
 
     fn error(&self, sql: &str, source: sqlx::Error) -> SqliteError {
@@ -134,7 +143,7 @@ impl Answer {
 
 pub(super) struct Rows<'a> {
     runtime: &'a Runtime,
-    rows: BoxStream<'a, Result<SqliteRow, sqlx::Error>>,
+    answer: BoxStream<'a, Result<SqliteRow, sqlx::Error>>,
     path: &'a Path,
     sql: String,
 }
@@ -143,7 +152,7 @@ impl Iterator for Rows<'_> {
     type Item = Result<SqliteRow, SqliteError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = self.runtime.block_on(self.rows.next())?;
+        let row = self.runtime.block_on(self.answer.next())?;
         Some(row.map_err(|source| query_error(self.path, &self.sql, source)))
     }
 }

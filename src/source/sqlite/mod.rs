@@ -2,9 +2,11 @@
 //! restored by row difference in another.
 
 mod connection;
+mod error;
 mod schema;
 mod statement;
 mod target;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+pub use error::SqliteError;
 pub use target::SqliteTarget;
 
 use self::connection::{Access, Connection, field};
@@ -23,12 +26,9 @@ use super::record::{Field, KeyKind, RowWriter};
 use super::sort::{BUDGET, Duplicates, Sorter};
 use super::{Delta, Description, Kind, Parent, Source, TreeInfo};
 use crate::context::Context;
-use crate::hint::{ErrorKind, Failure, Hint};
+use crate::hint::Failure;
 use crate::report::Event;
 use crate::tree::{Change, Changes, Content};
-
-/// Rows between two looks at whether to stop.
-const STEP: u64 = 1024;
 
 /// An SQLite file as a [`Source`].
 pub struct Sqlite {
@@ -127,7 +127,7 @@ impl Source for Sqlite {
             .find(|table| table.tree == tree.name)
             .ok_or_else(|| SqliteError::NoTable { table: tree.name.clone() })?;
         ctx.phase(format!("reading table {}", tree.name), tree.estimate);
-        let records = Records::new(&mut session.db, table, ctx);
+        let records = Records::new(&mut session.db, table);
         Ok(Delta::Everything(if table.ordered {
             Box::new(records.map(|record| record.map(put)))
         } else {
@@ -136,17 +136,19 @@ impl Source for Sqlite {
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        if self.session.as_ref().is_some_and(|session| !session.held) {
-            // Closing the connection ends the transaction, which wrote nothing.
-            self.session = None;
+        match self.session.take_if(|session| !session.held) {
+            Some(session) => Ok(session.db.close()?),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl std::fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sqlite").field("name", &self.name).field("path", &self.path).finish()
+        f.debug_struct("Sqlite")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -178,13 +180,10 @@ struct Records<'a> {
     /// How many columns of the answer make the row.
     width: usize,
     writer: RowWriter,
-    unreported: u64,
-    bytes: u64,
-    ctx: &'a Context,
 }
 
 impl<'a> Records<'a> {
-    fn new(db: &'a mut Connection, table: &'a Table, ctx: &'a Context) -> Self {
+    fn new(db: &'a mut Connection, table: &'a Table) -> Self {
         let mut columns = table.columns();
         let width = columns.len();
         let key = if table.header.key_kind == KeyKind::Rowid {
@@ -200,7 +199,7 @@ impl<'a> Records<'a> {
         }
         let rows = db.stream(sql);
         let writer = RowWriter::default();
-        Self { rows, table, key, width, writer, unreported: 0, bytes: 0, ctx }
+        Self { rows, table, key, width, writer }
     }
 
     fn record(&mut self, row: &SqliteRow) -> Result<Record, Failure> {
@@ -218,21 +217,7 @@ impl<'a> Records<'a> {
             key::push(&mut key, &fields[*index]);
         }
         let row = self.writer.end().to_vec();
-        self.unreported += 1;
-        self.bytes += row.len() as u64;
-        if self.unreported == STEP {
-            self.ctx.check_cancelled()?;
-            self.report();
-        }
         Ok((key, row))
-    }
-
-    fn report(&mut self) {
-        let (items, bytes) =
-            (std::mem::take(&mut self.unreported), std::mem::take(&mut self.bytes));
-        if items > 0 {
-            self.ctx.report(Event::Progress { items, bytes });
-        }
     }
 }
 
@@ -240,13 +225,8 @@ impl Iterator for Records<'_> {
     type Item = Result<Record, Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.rows.next() {
-            Some(row) => Some(row.map_err(Failure::from).and_then(|row| self.record(&row))),
-            None => {
-                self.report();
-                None
-            }
-        }
+        let row = self.rows.next()?;
+        Some(row.map_err(Failure::from).and_then(|row| self.record(&row)))
     }
 }
 
@@ -275,139 +255,4 @@ fn path_of(url: &str) -> Result<PathBuf, SqliteError> {
         return Err(SqliteError::Url { url: url.to_owned() });
     }
     Ok(PathBuf::from(path))
-}
-
-/// Why an SQLite file could not be captured or restored.
-#[derive(Debug, thiserror::Error)]
-pub enum SqliteError {
-    /// The URL names no file.
-    #[error("`{url}` does not name an SQLite file")]
-    Url {
-        /// The URL.
-        url: String,
-    },
-    /// There is nothing to read.
-    #[error("there is no SQLite file at {}", path.display())]
-    Missing {
-        /// The path.
-        path: PathBuf,
-    },
-    /// No runtime for the driver.
-    #[error("cannot start the runtime of the database driver")]
-    Runtime {
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file cannot be opened.
-    #[error("cannot open {}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: sqlx::Error,
-    },
-    /// A statement failed.
-    #[error("{} refused `{sql}`", path.display())]
-    Query {
-        /// The file.
-        path: PathBuf,
-        /// The beginning of the statement.
-        sql: String,
-        /// Why.
-        source: sqlx::Error,
-    },
-    /// A value could not be read.
-    #[error("a value of table {table} cannot be read")]
-    Value {
-        /// The table.
-        table: String,
-        /// Why.
-        source: sqlx::Error,
-    },
-    /// The engine asked before beginning.
-    #[error("no transaction is open")]
-    NotBegun,
-    /// The engine asked for a table that was not described.
-    #[error("there is no table {table}")]
-    NoTable {
-        /// Its tree.
-        table: String,
-    },
-    /// The snapshot is of another kind of database.
-    #[error("the snapshot is of {engine}, and cannot be restored into an SQLite file")]
-    Engine {
-        /// Which.
-        engine: super::record::Engine,
-    },
-    /// A statement of the snapshot is not one that makes the object.
-    #[error("refused: the statement for {kind} {name} does more than create it")]
-    Statement {
-        /// `table`, `index`, `view` or `trigger`.
-        kind: String,
-        /// Its name.
-        name: String,
-    },
-    /// A record has not the fields that its table has.
-    #[error("a record of table {table} does not have the fields of the table")]
-    Record {
-        /// The table.
-        table: String,
-    },
-    /// A record's content could not be fetched.
-    #[error("cannot fetch a record of table {table}")]
-    Content {
-        /// The table.
-        table: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file could not be removed.
-    #[error("cannot remove {}", path.display())]
-    Remove {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-impl SqliteError {
-    /// Whether another connection holds the lock: SQLITE_BUSY and its extended codes.
-    fn is_busy(&self) -> bool {
-        let (Self::Query { source, .. } | Self::Open { source, .. }) = self else { return false };
-        let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
-    }
-}
-
-impl Hint for SqliteError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Url { .. } => ErrorKind::Usage,
-            Self::Statement { .. } | Self::Record { .. } => ErrorKind::Damage,
-            _ if self.is_busy() => ErrorKind::Busy,
-            _ => ErrorKind::Failed,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Url { .. } => {
-                Some("write it as sqlite:///absolute/path/to/db.sqlite3".to_owned())
-            }
-            Self::Missing { .. } => Some(
-                "correct the URL: `sqlite:///` and three slashes for an absolute path".to_owned(),
-            ),
-            Self::Open { .. } => {
-                Some("see that it is an SQLite database and that you may read it".to_owned())
-            }
-            Self::Record { .. } => {
-                Some("see what else is affected with `coeval check --read-data`".to_owned())
-            }
-            _ if self.is_busy() => {
-                Some("try again when the other program has finished its transaction".to_owned())
-            }
-            _ => None,
-        }
-    }
 }

@@ -43,9 +43,8 @@ impl Table {
 
     /// The quoted columns that a row has fields for.
     pub(super) fn columns(&self) -> Vec<String> {
-        let name = |column: &Column| match column.type_oid_name == ROWID {
-            true => column.name.clone(),
-            false => quote(&column.name),
+        let name = |column: &Column| {
+            if column.type_oid_name == ROWID { column.name.clone() } else { quote(&column.name) }
         };
         self.header.stored_columns().map(name).collect()
     }
@@ -110,8 +109,8 @@ pub(super) fn read(
             excluded_tables.push(tree);
             continue;
         }
-        match read_table(db, &name, row.integer(1) == 1, encoding == "UTF-8")? {
-            Some((header, ordered)) => tables.push(Table { tree, header, ordered }),
+        match read_table(db, &row, &encoding)? {
+            Some(table) => tables.push(table),
             None => hidden.push((tree, "its columns hide the row number: rename one of them")),
         }
     }
@@ -133,8 +132,9 @@ pub(super) fn read(
     Ok(Catalog { header, tables, hidden })
 }
 
-fn read_objects(db: &mut Connection) -> Result<Vec<SqliteObject>, SqliteError> {
-    // Tables first, as every restore must make them; otherwise in the order of their creation.
+/// The objects of the file: tables first, as every restore must make them; otherwise in the order
+/// of their creation.
+pub(super) fn read_objects(db: &mut Connection) -> Result<Vec<SqliteObject>, SqliteError> {
     let rows = db.rows(
         "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL \
          AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY type <> 'table', rowid",
@@ -182,53 +182,30 @@ fn read_sequences(db: &mut Connection) -> Result<Vec<Sequence>, SqliteError> {
     Ok(rows.into_iter().map(sequence).collect())
 }
 
-/// The header of a table, and whether its rows can be had in the order of keys; `None` if its
-/// rows cannot be told apart.
+/// A table as its rows are to be read; `None` if they cannot be told apart.
 fn read_table(
     db: &mut Connection,
-    name: &str,
-    without_rowid: bool,
-    utf8: bool,
-) -> Result<Option<(TableHeader, bool)>, SqliteError> {
+    listed: &Answer,
+    encoding: &str,
+) -> Result<Option<Table>, SqliteError> {
+    let (name, without_rowid) = (listed.text(0), listed.integer(1) == 1);
     let rows = db.rows(
         "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?) \
          ORDER BY cid",
-        &[name],
+        &[&name],
     )?;
     let mut columns: Vec<Column> = rows.iter().map(column).collect();
-    let mut key: Vec<(i64, String)> = rows
-        .iter()
-        .filter(|row| row.integer(4) > 0)
-        .map(|row| (row.integer(4), row.text(0)))
-        .collect();
-    key.sort();
-    let mut key: Vec<String> = key.into_iter().map(|(_, name)| name).collect();
-    let indexes = db.rows(
-        "SELECT name, \"unique\", origin, partial FROM pragma_index_list(?) ORDER BY seq",
-        &[name],
-    )?;
-    let mut collations_plain = true;
-    let mut unique = Vec::new();
-    for index in &indexes {
-        let parts = db.rows(
-            "SELECT name, coll FROM pragma_index_xinfo(?) WHERE key = 1 ORDER BY seqno",
-            &[&index.text(0)],
-        )?;
-        let names: Option<Vec<String>> = parts.iter().map(|part| part.optional_text(0)).collect();
-        match (index.text(2).as_str(), names) {
-            ("pk", _) => collations_plain = parts.iter().all(|part| part.text(1) == "BINARY"),
-            (_, Some(names)) if index.integer(1) == 1 && index.integer(3) == 0 => {
-                unique.push(names)
-            }
-            _ => {}
-        }
-    }
-    unique.sort();
-    let is_rowid =
-        !without_rowid && key.len() == 1 && !indexes.iter().any(|index| index.text(2) == "pk");
+    let mut key: Vec<&Answer> = rows.iter().filter(|row| row.integer(4) > 0).collect();
+    key.sort_by_key(|row| row.integer(4));
+    let may_be_null = key.iter().any(|row| row.integer(2) == 0);
+    let mut key: Vec<String> = key.into_iter().map(|row| row.text(0)).collect();
+    let indexes = Indexes::read(db, &name)?;
+    // Such a column is another name of the row number.
+    let is_rowid = !without_rowid && key.len() == 1 && indexes.key_collations.is_none();
     let rowid = if without_rowid { None } else { rowid_name(&columns) };
     let mut key_kind = KeyKind::Primary;
-    if key.is_empty() || (!without_rowid && !is_rowid && has_null_key(db, name, &key)?) {
+    let may_be_null = may_be_null && !without_rowid && !is_rowid;
+    if key.is_empty() || (may_be_null && has_null_key(db, &name, &key)?) {
         // An old oddity that SQLite keeps: a primary key may hold NULL, and that more than once.
         if rowid.is_none() {
             return Ok(None);
@@ -241,21 +218,53 @@ fn read_table(
     let is_text = |name: &String| {
         columns.iter().any(|column| column.name == *name && column.type_oid_name == "text")
     };
+    let binary = indexes.key_collations.is_some_and(|all| all.iter().all(|one| one == "BINARY"));
     let ordered = is_rowid
         || key_kind == KeyKind::Rowid
-        || (utf8 && collations_plain && key.iter().all(is_text));
+        || (encoding == "UTF-8" && binary && key.iter().all(is_text));
     let header = TableHeader {
         version: record::VERSION,
         schema: "main".to_owned(),
-        table: name.to_owned(),
+        table: name.clone(),
         columns,
         key,
         key_kind,
-        foreign_keys: read_foreign_keys(db, name)?,
-        unique,
+        foreign_keys: read_foreign_keys(db, &name)?,
+        unique: indexes.unique,
         schema_hash: String::new(),
     };
-    Ok(Some((header.seal(), ordered)))
+    let tree = record::tree_name("main", &name, "main");
+    Ok(Some(Table { tree, header: header.seal(), ordered }))
+}
+
+/// What the indexes of a table say of it.
+struct Indexes {
+    /// How the columns of the primary key are compared, where it has an index of its own.
+    key_collations: Option<Vec<String>>,
+    /// Sets of columns that are unique besides.
+    unique: Vec<Vec<String>>,
+}
+
+impl Indexes {
+    fn read(db: &mut Connection, table: &str) -> Result<Self, SqliteError> {
+        let list =
+            "SELECT name, \"unique\", origin, partial FROM pragma_index_list(?) ORDER BY seq";
+        let parts = "SELECT name, coll FROM pragma_index_xinfo(?) WHERE key = 1 ORDER BY seqno";
+        let mut indexes = Self { key_collations: None, unique: Vec::new() };
+        for index in db.rows(list, &[table])? {
+            let parts = db.rows(parts, &[&index.text(0)])?;
+            if index.text(2) == "pk" {
+                indexes.key_collations = Some(parts.iter().map(|part| part.text(1)).collect());
+            } else if index.integer(1) == 1 && index.integer(3) == 0 {
+                // An expression has no name, and is not a set of columns.
+                indexes.unique.extend(
+                    parts.iter().map(|part| part.optional_text(0)).collect::<Option<Vec<_>>>(),
+                );
+            }
+        }
+        indexes.unique.sort();
+        Ok(indexes)
+    }
 }
 
 fn has_null_key(db: &mut Connection, table: &str, key: &[String]) -> Result<bool, SqliteError> {

@@ -1,28 +1,17 @@
 //! Restores into an SQLite file: one transaction, in which only the rows that differ are deleted
 //! and inserted. Readers go on, in WAL mode, and see the file as before until the commit.
 
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::connection::{Access, Connection, placeholder};
+use super::connection::{Access, Connection};
 use super::schema::{self, Table, objects, quote, setting};
+use super::writer::Writer;
 use super::{Session, Sqlite, SqliteError, statement};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::report::Event;
-use crate::source::key;
-use crate::source::record::{
-    DatabaseHeader, Engine, Field, KeyKind, RowReader, SqliteObject, TableHeader,
-};
+use crate::source::record::{self, DatabaseHeader, Engine, Field, SqliteObject, TableHeader};
 use crate::source::{Applied, Description, Fit, Plan, Source, Target, TreeInfo};
-use crate::tree::{Change, Content};
-
-/// Rows in one statement.
-const BATCH_ROWS: usize = 200;
-/// Parameters in one statement: SQLite's default limit is 32,766.
-const BATCH_PARAMETERS: usize = 30_000;
-/// Bytes of rows in one statement.
-const BATCH_BYTES: usize = 1 << 20;
 
 /// An SQLite file as a [`Target`].
 #[derive(Debug)]
@@ -44,29 +33,38 @@ impl SqliteTarget {
         Self { source, created: false, rebuilt: false, pending: Vec::new(), journal_mode: None }
     }
 
+    /// Opens the file and its only transaction. `settings` are for a new file.
+    fn open(&mut self, settings: &[String]) -> Result<(), SqliteError> {
+        let mut db = Connection::open(&self.source.path, Access::Restore)?;
+        for setting in settings {
+            db.execute(setting)?;
+        }
+        db.execute("BEGIN IMMEDIATE")?;
+        self.source.session = Some(Session { db, tables: Vec::new(), held: true });
+        Ok(())
+    }
+
+    /// Closes the file; what was not committed is undone.
+    fn close(&mut self) -> Result<(), Failure> {
+        match self.source.session.take() {
+            Some(session) => Ok(session.db.close()?),
+            None => Ok(()),
+        }
+    }
+
     fn db(&mut self) -> Result<&mut Connection, SqliteError> {
         Ok(&mut self.source.session()?.db)
     }
 
     /// Drops everything and makes the tables of `wanted`.
-    fn rebuild(&mut self, wanted: &DatabaseHeader, ctx: &Context) -> Result<(), SqliteError> {
+    fn rebuild(&mut self, wanted: &DatabaseHeader, ctx: &Context) -> Result<(), Failure> {
         for object in objects(wanted) {
             statement::check(object)?;
         }
-        let created = self.created;
-        let db = self.db()?;
-        if created {
-            // These are given to a file before its first page is written.
-            db.execute("ROLLBACK")?;
-            for name in ["page_size", "auto_vacuum"] {
-                if let Some(number) = setting(wanted, name).and_then(|v| v.parse::<u32>().ok()) {
-                    db.execute(&format!("PRAGMA {name} = {number}"))?;
-                }
-            }
-            if let "UTF-16le" | "UTF-16be" = wanted.encoding.as_str() {
-                db.execute(&format!("PRAGMA encoding = '{}'", wanted.encoding))?;
-            }
-            db.execute("BEGIN IMMEDIATE")?;
+        if self.created {
+            // These can be given to a file only before its first transaction.
+            self.close()?;
+            self.open(&settings_of_a_new_file(wanted))?;
             self.journal_mode = setting(wanted, "journal_mode").map(str::to_owned);
         }
         let db = self.db()?;
@@ -106,13 +104,13 @@ impl SqliteTarget {
             .map(|table| table.header.table.clone())
             .collect();
         let db = self.db()?;
-        let present = schema::read(db, "", &[])?.header;
-        let others = objects(&present).filter(|object| object.kind != "table");
+        let present = schema::read_objects(db)?;
+        let others = present.into_iter().filter(|object| object.kind != "table");
         let fires = |object: &SqliteObject| {
             let on = |table: &String| table.eq_ignore_ascii_case(&object.table);
             object.kind == "trigger" && tables.iter().any(on)
         };
-        let pending: Vec<_> = others.skip_while(|object| !fires(object)).cloned().collect();
+        let pending: Vec<_> = others.skip_while(|object| !fires(object)).collect();
         for object in &pending {
             let kind = object.kind.to_uppercase();
             db.execute(&format!("DROP {kind} IF EXISTS {}", quote(&object.name)))?;
@@ -152,13 +150,9 @@ impl SqliteTarget {
 
 impl Target for SqliteTarget {
     fn begin(&mut self, _ctx: &Context) -> Result<(), Failure> {
-        let path = &self.source.path;
-        self.created = !path.exists();
+        self.created = !self.source.path.exists();
         self.rebuilt = false;
-        let mut db = Connection::open(path, Access::Restore)?;
-        db.execute("BEGIN IMMEDIATE")?;
-        self.source.session = Some(Session { db, tables: Vec::new(), held: true });
-        Ok(())
+        Ok(self.open(&[])?)
     }
 
     fn as_source(&mut self) -> &mut dyn Source {
@@ -224,183 +218,32 @@ impl Target for SqliteTarget {
         if journal_mode.as_deref() == Some("wal") {
             db.execute("PRAGMA journal_mode = WAL")?;
         }
-        self.source.session = None;
-        Ok(())
+        self.close()
     }
 
     fn rollback(&mut self) -> Result<(), Failure> {
-        let Some(mut session) = self.source.session.take() else { return Ok(()) };
-        session.db.execute("ROLLBACK")?;
-        drop(session);
-        if self.created {
-            remove(self.source.path.clone())?;
-        }
-        Ok(())
-    }
-}
-
-/// Gathers rows of one table into statements.
-struct Writer<'a> {
-    db: &'a mut Connection,
-    table: &'a Table,
-    key_columns: Vec<String>,
-    columns: Vec<String>,
-    /// Keys to delete for good, then those whose row is replaced.
-    gone: Vec<Vec<Field<'static>>>,
-    replaced: Vec<Vec<Field<'static>>>,
-    rows: Vec<Vec<Field<'static>>>,
-    bytes: usize,
-    inserted: u64,
-}
-
-impl<'a> Writer<'a> {
-    fn new(db: &'a mut Connection, table: &'a Table) -> Self {
-        let key_columns = table.key_columns();
-        let mut columns = table.columns();
-        if table.header.key_kind == KeyKind::Rowid {
-            columns.extend(table.key_columns());
-        }
-        let (gone, replaced, rows) = (Vec::new(), Vec::new(), Vec::new());
-        Self { db, table, key_columns, columns, gone, replaced, rows, bytes: 0, inserted: 0 }
-    }
-
-    fn delete(&mut self, change: &Change, applied: &mut Applied) -> Result<(), SqliteError> {
-        let key = self.key(&change.key)?;
-        let keys = if change.value.is_some() { &mut self.replaced } else { &mut self.gone };
-        keys.push(key);
-        if (keys.len() + 1) * self.key_columns.len() > BATCH_PARAMETERS || keys.len() == BATCH_ROWS
-        {
-            self.flush_deletes(applied)?;
-        }
-        Ok(())
-    }
-
-    fn flush_deletes(&mut self, applied: &mut Applied) -> Result<(), SqliteError> {
-        let (gone, replaced) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.replaced));
-        applied.deleted += self.delete_keys(&gone)?;
-        let updated = self.delete_keys(&replaced)?;
-        applied.updated += updated;
-        applied.inserted += (replaced.len() as u64).saturating_sub(updated);
-        Ok(())
-    }
-
-    fn delete_keys(&mut self, keys: &[Vec<Field<'static>>]) -> Result<u64, SqliteError> {
-        if keys.is_empty() {
-            return Ok(0);
-        }
-        let table = quote(&self.table.header.table);
-        let sql = match &self.key_columns[..] {
-            [only] => {
-                let list: Vec<_> = keys.iter().flatten().map(placeholder).collect();
-                format!("DELETE FROM {table} WHERE {only} IN ({})", list.join(","))
-            }
-            columns => format!(
-                "DELETE FROM {table} WHERE ({}) IN (VALUES {})",
-                columns.join(","),
-                tuples(keys)
-            ),
-        };
-        self.db.run(&sql, &keys.iter().flatten().collect::<Vec<_>>())
-    }
-
-    fn insert(&mut self, change: Change, ctx: &Context) -> Result<(), Failure> {
-        let Some(value) = change.value else { return Ok(()) };
-        let bytes = read(&self.table.tree, value.content)?;
-        let row = RowReader::new(&bytes).map(|field| field.map(Field::into_owned));
-        let mut row = row.collect::<Result<Vec<_>, _>>()?;
-        if self.table.header.key_kind == KeyKind::Rowid {
-            row.extend(self.key(&change.key)?);
-        }
-        if row.len() != self.columns.len() {
-            return Err(SqliteError::Record { table: self.table.tree.clone() }.into());
-        }
-        self.bytes += bytes.len();
-        self.rows.push(row);
-        if self.rows.len() == BATCH_ROWS
-            || (self.rows.len() + 1) * self.columns.len() > BATCH_PARAMETERS
-            || self.bytes > BATCH_BYTES
-        {
-            self.flush_inserts(ctx)?;
-        }
-        Ok(())
-    }
-
-    fn flush_inserts(&mut self, ctx: &Context) -> Result<(), SqliteError> {
-        let rows = std::mem::take(&mut self.rows);
-        if rows.is_empty() {
+        if self.source.session.is_none() {
             return Ok(());
         }
-        let done = self.insert_rows(&rows, self.columns.len());
-        if let Err(error) = done {
-            if !self.table.has_rowid_field() {
-                return Err(error);
-            }
-            // The row number is only there to keep the order. Where only some records are
-            // restored, another row may have it by now.
-            for row in &rows {
-                let row = std::slice::from_ref(row);
-                if self.insert_rows(row, self.columns.len()).is_err() {
-                    self.insert_rows(row, self.columns.len() - 1)?;
-                }
-            }
+        self.close()?;
+        if self.created {
+            remove(&self.source.path)?;
         }
-        let (items, bytes) = (rows.len() as u64, std::mem::take(&mut self.bytes) as u64);
-        self.inserted += items;
-        ctx.report(Event::Progress { items, bytes });
         Ok(())
     }
-
-    /// Inserts the first `width` fields of each row.
-    fn insert_rows(
-        &mut self,
-        rows: &[Vec<Field<'static>>],
-        width: usize,
-    ) -> Result<(), SqliteError> {
-        let rows: Vec<&[Field<'static>]> = rows.iter().map(|row| &row[..width]).collect();
-        let sql = format!(
-            "INSERT INTO {} ({}) VALUES {}",
-            quote(&self.table.header.table),
-            self.columns[..width].join(","),
-            tuples(&rows)
-        );
-        let fields: Vec<_> = rows.iter().flat_map(|row| row.iter()).collect();
-        self.db.run(&sql, &fields).map(|_| ())
-    }
-
-    fn key(&self, key: &[u8]) -> Result<Vec<Field<'static>>, SqliteError> {
-        key::decode(key)
-            .filter(|fields| fields.len() == self.key_columns.len())
-            .ok_or_else(|| SqliteError::Record { table: self.table.tree.clone() })
-    }
 }
 
-/// `(?,?),(?,?)` for rows of values.
-fn tuples<'a>(rows: &[impl AsRef<[Field<'a>]>]) -> String {
-    let mut text = String::new();
-    for row in rows {
-        text.push_str(if text.is_empty() { "(" } else { ",(" });
-        for (index, field) in row.as_ref().iter().enumerate() {
-            if index > 0 {
-                text.push(',');
-            }
-            text.push_str(placeholder(field));
+fn settings_of_a_new_file(wanted: &DatabaseHeader) -> Vec<String> {
+    let mut settings = Vec::new();
+    for name in ["page_size", "auto_vacuum"] {
+        if let Some(number) = setting(wanted, name).and_then(|value| value.parse::<u32>().ok()) {
+            settings.push(format!("PRAGMA {name} = {number}"));
         }
-        text.push(')');
     }
-    text
-}
-
-fn read(table: &str, content: Content) -> Result<Vec<u8>, SqliteError> {
-    let error = |source| SqliteError::Content { table: table.to_owned(), source };
-    match content {
-        Content::Inline(bytes) => Ok(bytes),
-        Content::Reader(mut reader) => {
-            let mut bytes = Vec::new();
-            reader.read_to_end(&mut bytes).map_err(error)?;
-            Ok(bytes)
-        }
-        Content::Stored(_) => Err(error(std::io::Error::other("it is still in the repository"))),
+    if let "UTF-16le" | "UTF-16be" = wanted.encoding.as_str() {
+        settings.push(format!("PRAGMA encoding = '{}'", wanted.encoding));
     }
+    settings
 }
 
 fn exists(db: &mut Connection, table: &str) -> Result<bool, SqliteError> {
@@ -450,7 +293,7 @@ fn restore_counters(
     }
     for row in &present {
         let name = row.text(0);
-        let tree = crate::source::record::tree_name("main", &name, "main");
+        let tree = record::tree_name("main", &name, "main");
         let known = counters.iter().any(|(known, _)| *known == name);
         if !known && !restored.iter().any(|restored| restored.name == tree) {
             counters.push((name, row.integer(1)));
@@ -467,9 +310,9 @@ fn restore_counters(
 }
 
 /// Removes a file that a restore made and did not complete.
-fn remove(path: PathBuf) -> Result<(), SqliteError> {
+fn remove(path: &Path) -> Result<(), SqliteError> {
     for suffix in ["", "-journal", "-wal", "-shm"] {
-        let mut file = path.clone().into_os_string();
+        let mut file = path.as_os_str().to_owned();
         file.push(suffix);
         match std::fs::remove_file(&file) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -1,6 +1,8 @@
 //! The promises of trees, over chunks in memory.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod streams;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -80,9 +82,9 @@ fn built(store: &Counted, shape: &Shape, model: &Model) -> Tree {
     build(store, shape, puts(model)).unwrap()
 }
 
-/// All that a tree holds, read through [`range`].
-fn entries(store: &Counted, tree: Tree) -> Model {
-    range(store, tree, b"", b"").map(|entry| whole(store, entry.unwrap())).collect()
+/// All that a tree holds, read through [`entries`].
+fn contents(store: &Counted, tree: Tree) -> Model {
+    entries(store, tree, b"", b"").map(|entry| whole(store, entry.unwrap())).collect()
 }
 
 fn whole(store: &Counted, (key, value): (Key, Value)) -> (Key, (Vec<u8>, Vec<u8>)) {
@@ -175,7 +177,7 @@ proptest! {
             tree = edit_(&store, &shape, tree, as_changes(&edit));
             prop_assert_eq!(tree, built(&store, &shape, &model));
         }
-        prop_assert_eq!(entries(&store, tree), model);
+        prop_assert_eq!(contents(&store, tree), model);
     }
 
     #[test]
@@ -189,7 +191,7 @@ proptest! {
         apply(&mut after, &flatten(edit, &before));
         let (a, b) = (built(&store, &shape, &before), built(&store, &shape, &after));
 
-        let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
         let expected: Vec<_> = keys
             .into_iter()
             .map(|key| (key.clone(), before.get(key).cloned(), after.get(key).cloned()))
@@ -213,13 +215,15 @@ proptest! {
         let store = Counted::default();
         let tree = built(&store, &tiny(), &model);
         let found: Vec<_> =
-            range(&store, tree, &from, &prefix).map(|entry| whole(&store, entry.unwrap())).collect();
+            entries(&store, tree, &from, &prefix).map(|entry| whole(&store, entry.unwrap())).collect();
         let expected: Vec<_> = model
             .range(from.clone()..)
             .filter(|(key, _)| key.starts_with(&prefix))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         prop_assert_eq!(found, expected);
+        let puts = range(&store, tree, &prefix).count();
+        prop_assert_eq!(puts, model.keys().filter(|key| key.starts_with(&prefix)).count());
         for key in model.keys().chain([&from, &prefix]) {
             let value = get(&store, tree, key).unwrap();
             let value = value.map(|value| whole(&store, (vec![], value)).1);
@@ -231,15 +235,15 @@ proptest! {
     fn a_walk_names_every_chunk_that_is_needed_and_no_other(model in model()) {
         let (store, shape) = (Counted::default(), tiny());
         let tree = built(&store, &shape, &model);
-        let mut seen = Seen::default();
-        walk(&store, tree, &mut seen).unwrap();
-        prop_assert_eq!(seen.ids.len(), store.chunks.len());
-        let bytes: u64 = seen.bytes;
-        let long = model.values().map(|(_, content)| content.len()).filter(|len| *len > 32);
-        prop_assert_eq!(bytes, long.sum::<usize>() as u64);
+        let seen = Seen::of(&store, tree);
+        prop_assert_eq!(seen.ids().len(), store.chunks.len());
         let nodes = stats(&store, tree).unwrap();
-        prop_assert_eq!(nodes.nodes, seen.nodes);
+        prop_assert_eq!(nodes.nodes, seen.nodes.len() as u64);
         prop_assert_eq!(nodes.entries, model.len() as u64);
+        prop_assert_eq!(seen.broken, 0);
+        for (_, key) in seen.chunks {
+            prop_assert!(model[&key].1.len() > 32);
+        }
     }
 
     #[test]
@@ -305,18 +309,16 @@ proptest! {
     ) {
         let store = Counted::default();
         let tree = built(&store, &tiny(), &model);
-        let mut seen = Seen::default();
-        walk(&store, tree, &mut seen).unwrap();
-        let id = *victim.get(&seen.order);
+        let seen: Vec<_> = Seen::of(&store, tree).ids().into_iter().collect();
+        let id = *victim.get(&seen);
         let mut bytes = store.read_chunk(&id).unwrap().to_vec();
         let place = place.index(bytes.len());
         bytes[place] ^= flip;
         let damaged = Damaged { store: &store.chunks, id, bytes: bytes.into() };
         // It is enough that nothing panics: the repository finds changed bytes by their hash.
-        let _ = walk(&damaged, tree, &mut Seen::default());
+        let _ = Seen::of(&damaged, tree);
         let _ = stats(&damaged, tree);
-        let entries = range(&damaged, tree, b"", b"");
-        for (_, value) in entries.map_while(Result::ok).take(1000) {
+        for (_, value) in entries(&damaged, tree, b"", b"").map_while(Result::ok).take(1000) {
             let _ = value.content.bytes(&damaged, 1 << 20);
         }
         let change = changes([Change::put(b"\x02", b"", Content::empty())]);
@@ -332,24 +334,30 @@ fn store_(chunks: &Counted, shape: &Shape, mut data: &[u8]) -> Content {
     store(chunks, shape, &mut data).unwrap()
 }
 
+/// What a walk came to.
 #[derive(Default)]
 struct Seen {
-    ids: HashSet<ChunkId>,
-    order: Vec<ChunkId>,
-    nodes: u64,
-    bytes: u64,
+    nodes: Vec<ChunkId>,
+    chunks: Vec<(ChunkId, Key)>,
+    broken: usize,
 }
 
-impl Visitor for Seen {
-    fn visit(&mut self, id: &ChunkId, part: Part) -> Descent {
-        match part {
-            Part::Node => self.nodes += 1,
-            Part::List => {}
-            Part::Bytes { length } => self.bytes += length,
-        }
-        self.ids.insert(*id);
-        self.order.push(*id);
-        Descent::Into
+impl Seen {
+    fn of(reader: &dyn ChunkReader, tree: Tree) -> Self {
+        let mut seen = Self::default();
+        walk(reader, tree, &mut |visit| {
+            match visit {
+                Visit::Node(id) => seen.nodes.push(id),
+                Visit::Chunk { id, key } => seen.chunks.push((id, key.to_vec())),
+                Visit::Broken { .. } => seen.broken += 1,
+            }
+            true
+        });
+        seen
+    }
+
+    fn ids(&self) -> BTreeSet<ChunkId> {
+        self.nodes.iter().chain(self.chunks.iter().map(|(id, _)| id)).copied().collect()
     }
 }
 
@@ -452,21 +460,6 @@ fn an_edit_that_changes_nothing_keeps_trees_of_every_height() {
 }
 
 #[test]
-fn contents_go_from_one_repository_to_another_as_readers() {
-    let (from, to) = (Arc::new(Counted::default()), Counted::default());
-    let data = noise(1, 5_000);
-    let Content::Stored(stream) = store_(&from, &tiny(), &data) else { panic!() };
-    let content = Content::Reader(Box::new(StreamReader::new(from, stream)));
-    let tree = build(&to, &usual(), changes([Change::put("k", [], content)])).unwrap();
-    assert_eq!(entries(&to, tree)[&b"k"[..]].1, data);
-    // What was the fault of the repository it comes from is told as that.
-    let lost = StreamReader::new(Arc::new(Counted::default()), stream);
-    let put = Change::put("k", [], Content::Reader(Box::new(lost)));
-    let error = build(&to, &usual(), changes([put])).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Damage);
-}
-
-#[test]
 fn equal_trees_are_compared_without_reading_them() {
     let (store, shape) = (Counted::default(), usual());
     let model = numbered(20_000, 100);
@@ -512,7 +505,7 @@ fn keys_and_heads_up_to_their_limit_are_kept_and_longer_ones_refused() {
         model.insert(vec![0xff; length], (vec![1; MAX_KEY], vec![]));
     }
     let tree = built(&store, &shape, &model);
-    assert_eq!(entries(&store, tree), model);
+    assert_eq!(contents(&store, tree), model);
     for change in [
         Change::put(vec![0; MAX_KEY + 1], [], Content::empty()),
         Change::put([0], vec![0; MAX_KEY + 1], Content::empty()),
@@ -555,75 +548,6 @@ fn a_failing_source_fails_the_edit_with_its_own_words() {
 }
 
 #[test]
-fn a_content_is_stored_alike_however_it_comes() {
-    let (store, shape) = (Counted::default(), tiny());
-    for length in [0, 32, 33, 256, 257, 5_000] {
-        let data = noise(1, length);
-        let put =
-            |content| build(&store, &shape, changes([Change::put("k", "h", content)])).unwrap();
-        let inline = put(Content::Inline(data.clone()));
-        assert_eq!(put(Content::Reader(Box::new(io::Cursor::new(data.clone())))), inline);
-        assert_eq!(put(store_(&store, &shape, &data)), inline);
-    }
-    let root = ChunkId::new([0; 32]);
-    let stored = Content::Stored(Stream { length: 32, depth: 0, root });
-    let error = build(&store, &shape, changes([Change::put("k", [], stored)])).unwrap_err();
-    assert!(matches!(error, TreeError::StoredTooShort { length: 32, .. }));
-}
-
-#[test]
-fn an_edit_within_a_large_stream_adds_few_chunks() {
-    let (store, shape) = (Counted::default(), tiny());
-    let mut data = noise(1, 2 << 20);
-    let before = store_(&store, &shape, &data);
-    assert!(matches!(before, Content::Stored(Stream { depth: 3.., .. })), "{before:?}");
-    let chunks = store.chunks.len();
-    data.splice(1 << 20..1 << 20, *b"inserted");
-    store_(&store, &shape, &data);
-    let added = store.chunks.len() - chunks;
-    assert!(added <= 20, "{added} of {chunks} chunks added");
-}
-
-#[test]
-fn a_range_of_a_stream_reads_no_chunks_before_it() {
-    let (store, shape) = (Counted::default(), tiny());
-    let Content::Stored(stream) = store_(&store, &shape, &noise(1, 200_000)) else { panic!() };
-    store.counts();
-    let mut byte = Vec::new();
-    let reader: &dyn ChunkReader = &store;
-    StreamReader::range(reader, stream, 199_000, 1).read_to_end(&mut byte).unwrap();
-    assert_eq!(byte.len(), 1);
-    let lists = 200_000 / 300 * 36 / 300;
-    assert!(store.counts().0 < lists * 2, "all chunks would be about 600");
-}
-
-#[test]
-fn streams_that_are_not_what_they_say_are_refused() {
-    let (store, shape) = (Counted::default(), tiny());
-    let Content::Stored(stream) = store_(&store, &shape, &noise(1, 20_000)) else { panic!() };
-    let small = store_(&store, &shape, &noise(2, 100));
-    let Content::Stored(small) = small else { panic!() };
-    let empty = store.write_chunk(Class::Node, &[0; 36]).unwrap();
-    let ragged = store.write_chunk(Class::Node, &[1; 50]).unwrap();
-    for wrong in [
-        Stream { length: 19_999, ..stream },
-        Stream { length: 20_001, ..stream },
-        Stream { depth: 0, ..stream },
-        Stream { depth: stream.depth + 1, ..stream },
-        Stream { depth: u8::MAX, ..stream },
-        Stream { length: u64::MAX, ..stream },
-        Stream { length: 99, ..small },
-        Stream { length: u64::MAX, ..small },
-        Stream { length: 1, depth: 1, root: empty },
-        Stream { length: 1, depth: 1, root: ragged },
-    ] {
-        let error = Content::Stored(wrong).open(&store).read_to_end(&mut Vec::new()).unwrap_err();
-        let error = TreeError::from_io(error);
-        assert_eq!(error.kind(), ErrorKind::Damage, "{error}");
-    }
-}
-
-#[test]
 fn a_node_that_is_not_what_its_parent_says_is_refused() {
     let (store, mut leaf) = (Counted::default(), node::Builder::new(0));
     let content = node::Stowed::Inline(vec![]);
@@ -646,27 +570,27 @@ fn a_node_that_is_not_what_its_parent_says_is_refused() {
 }
 
 #[test]
-fn a_walk_goes_on_after_damage_when_it_is_asked_to() {
-    #[derive(Default)]
-    struct Tolerant(HashMap<ChunkId, usize>, usize);
-    impl Visitor for Tolerant {
-        fn visit(&mut self, id: &ChunkId, _: Part) -> Descent {
-            *self.0.entry(*id).or_default() += 1;
-            if self.0[id] > 1 { Descent::Over } else { Descent::Into }
-        }
-        fn damaged(&mut self, _: TreeError) -> Result<(), TreeError> {
-            self.1 += 1;
-            Ok(())
-        }
-    }
+fn a_walk_goes_on_after_damage_and_passes_over_what_is_known() {
     let store = Counted::default();
-    let tree = built(&store, &tiny(), &numbered(300, 20));
-    let mut seen = Seen::default();
-    walk(&store, tree, &mut seen).unwrap();
-    let leaf = *seen.order.last().unwrap();
-    let damaged = Damaged { store: &store.chunks, id: leaf, bytes: Bytes::from_static(b"T1") };
-    assert!(walk(&damaged, tree, &mut Seen::default()).is_err());
-    let mut tolerant = Tolerant::default();
-    walk(&damaged, tree, &mut tolerant).unwrap();
-    assert_eq!((tolerant.0.len(), tolerant.1), (seen.ids.len(), 1));
+    let mut model = numbered(300, 20);
+    model.insert(b"long".to_vec(), (vec![], noise(1, 50_000)));
+    let tree = built(&store, &tiny(), &model);
+    let whole = Seen::of(&store, tree);
+    assert!(whole.chunks.iter().all(|(_, key)| key == b"long"));
+    let break_ = |id| {
+        let bytes = Bytes::from_static(b"T1");
+        let seen = Seen::of(&Damaged { store: &store.chunks, id, bytes }, tree);
+        (seen.broken, whole.ids().len() - seen.ids().len())
+    };
+    assert_eq!(break_(tree.root), (1, whole.ids().len() - 1));
+    assert_eq!(break_(whole.nodes[whole.nodes.len() - 2]), (1, 0));
+    let top_list = whole.chunks[0].0;
+    assert_eq!(break_(top_list), (1, whole.chunks.len() - 1));
+
+    let mut again = 0;
+    walk(&store, tree, &mut |visit| {
+        again += 1;
+        !matches!(visit, Visit::Node(id) if id == tree.root)
+    });
+    assert_eq!(again, 1);
 }

@@ -1,0 +1,210 @@
+//! The map from the catalogue and the rows of `django_content_type`: Django's own rules for
+//! naming tables, and then a likeness of names where it leaves one answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::catalog::{Catalog, Table};
+use super::super::fixture::Shape;
+use super::{CONTENT_TYPE, Field, Model, ModelMap, Provenance, Reference, Through};
+use crate::source::record::Engine;
+
+/// Models of Django whose tables have names of their own.
+const BUILT_IN: [(&str, &str); 6] = [
+    (CONTENT_TYPE, "django_content_type"),
+    ("sessions.session", "django_session"),
+    ("admin.logentry", "django_admin_log"),
+    ("sites.site", "django_site"),
+    ("redirects.redirect", "django_redirect"),
+    ("flatpages.flatpage", "django_flatpage"),
+];
+
+/// PostgreSQL names have at most this many bytes; Django shortens to four less and a hash.
+const LONGEST_NAME: usize = 63;
+
+/// Derives the map.
+pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> ModelMap {
+    let mut found: BTreeMap<String, (String, Provenance)> = BTreeMap::new();
+    let mut labels: BTreeSet<String> =
+        content_types.iter().map(|(app, model)| format!("{app}.{model}")).collect();
+    for (label, table) in BUILT_IN {
+        if labels.remove(label) && catalog.table(table).is_some() {
+            found.insert(table.to_owned(), (label.to_owned(), Provenance::ContentType));
+        }
+    }
+    labels.retain(|label| {
+        let table = label.replacen('.', "_", 1);
+        let name =
+            if catalog.table(&table).is_some() { Some(table) } else { shortened(catalog, &table) };
+        match name {
+            Some(name) if !found.contains_key(&name) => {
+                found.insert(name, (label.clone(), Provenance::ContentType));
+                false
+            }
+            _ => true,
+        }
+    });
+    let mut through: Vec<&Table> = Vec::new();
+    let mut free: Vec<&Table> = Vec::new();
+    for table in &catalog.tables {
+        let name = table.name();
+        if found.contains_key(name) || name == "django_migrations" || name == "sqlite_sequence" {
+            continue;
+        }
+        if is_pairs(table) { through.push(table) } else { free.push(table) }
+    }
+    like_names(&free, &labels, &mut found);
+
+    let mut map = ModelMap::default();
+    for (table, (label, provenance)) in &found {
+        if let Some(table) = catalog.table(table) {
+            map.models.push(model(catalog, table, label, *provenance, &found));
+        }
+    }
+    for table in through {
+        match pairs(table, &found) {
+            Ok(pairs) => map.through.push(pairs),
+            Err(reason) => {
+                map.unmapped.insert(table.name().to_owned(), reason);
+            }
+        }
+    }
+    map
+}
+
+/// The one table whose long name begins as Django's shortened form does.
+fn shortened(catalog: &Catalog, full: &str) -> Option<String> {
+    let stem = full.get(..LONGEST_NAME - 4).filter(|_| full.len() > LONGEST_NAME)?;
+    let mut like = catalog
+        .tables
+        .iter()
+        .filter(|table| table.name().len() == LONGEST_NAME && table.name().starts_with(stem));
+    let only = like.next()?;
+    like.next().is_none().then(|| only.name().to_owned())
+}
+
+/// Whether a table is what Django makes for a many-to-many field: a number, two references, and
+/// each pair once.
+fn is_pairs(table: &Table) -> bool {
+    let references: Vec<&str> = table
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .filter(|name| table.foreign_key(name).is_some())
+        .collect();
+    let both = |unique: &Vec<String>| {
+        unique.len() == 2
+            && references.iter().all(|name| unique.iter().any(|column| column == name))
+    };
+    table.columns.len() == 3
+        && table.header.key.len() == 1
+        && references.len() == 2
+        && !references.contains(&table.header.key[0].as_str())
+        && table.header.unique.iter().any(both)
+}
+
+fn pairs(table: &Table, found: &BTreeMap<String, (String, Provenance)>) -> Result<Through, String> {
+    let mut sides = table.columns.iter().enumerate().filter_map(|(index, column)| {
+        table.foreign_key(&column.name).map(|key| (index, key.ref_table.as_str()))
+    });
+    let (Some((source_column, owner)), Some((target_column, target))) =
+        (sides.next(), sides.next())
+    else {
+        return Err("it has not two references".to_owned());
+    };
+    let label = |table: &str| {
+        found
+            .get(table)
+            .map(|(label, _)| label.clone())
+            .ok_or_else(|| format!("it refers to {table}, whose model is not known"))
+    };
+    let field = table.name().strip_prefix(&format!("{owner}_")).ok_or_else(|| {
+        format!("its name does not begin with {owner}_, so its field is not known")
+    })?;
+    Ok(Through {
+        owner: label(owner)?,
+        target: label(target)?,
+        field: field.to_owned(),
+        table: table.name().to_owned(),
+        id: table.column(&table.header.key[0]),
+        source_column,
+        target_column,
+    })
+}
+
+/// Gives a model a table where each is the only one that is like the other.
+fn like_names(
+    free: &[&Table],
+    labels: &BTreeSet<String>,
+    found: &mut BTreeMap<String, (String, Provenance)>,
+) {
+    let like = |label: &str, table: &str| {
+        let (app, model) = label.split_once('.').unwrap_or(("", label));
+        let table = singular(table);
+        [singular(model), singular(&format!("{app}{model}"))].contains(&table)
+    };
+    for table in free {
+        let name = table.name();
+        let mut alike = labels.iter().filter(|label| like(label, name));
+        let (Some(label), None) = (alike.next(), alike.next()) else { continue };
+        if free.iter().filter(|other| like(label, other.name())).count() == 1 {
+            found.insert(name.to_owned(), (label.clone(), Provenance::LikeName));
+        }
+    }
+}
+
+/// A name without underscores and without its plural.
+fn singular(name: &str) -> String {
+    let plain = name.replace('_', "").to_lowercase();
+    if let Some(stem) = plain.strip_suffix("ies") {
+        return format!("{stem}y");
+    }
+    for ending in ["sses", "xes", "ches"] {
+        if plain.ends_with(ending) {
+            return plain[..plain.len() - 2].to_owned();
+        }
+    }
+    match plain.strip_suffix('s') {
+        Some(stem) if !stem.ends_with('s') => stem.to_owned(),
+        _ => plain,
+    }
+}
+
+fn model(
+    catalog: &Catalog,
+    table: &Table,
+    label: &str,
+    provenance: Provenance,
+    found: &BTreeMap<String, (String, Provenance)>,
+) -> Model {
+    let fields = table.columns.iter().enumerate().map(|(index, column)| {
+        let key = table.foreign_key(&column.name);
+        let name = match key {
+            Some(_) => column.name.strip_suffix("_id").unwrap_or(&column.name),
+            None => &column.name,
+        };
+        let shape = match catalog.engine() {
+            Engine::Postgresql => Shape::of_postgres(&column.declared_type),
+            Engine::Sqlite if holds_json(catalog, table, &column.name) => Shape::Json,
+            Engine::Sqlite => Shape::of_sqlite(&column.declared_type, None),
+        };
+        let target = key.and_then(|key| {
+            let (label, _) = found.get(&key.ref_table)?;
+            let column = key.ref_columns.first().cloned().unwrap_or_default();
+            Some(Reference { label: label.clone(), column, enforced: true })
+        });
+        Field { name: name.to_owned(), column: index, shape, target, file: false, custom: false }
+    });
+    Model {
+        label: label.to_owned(),
+        table: table.name().to_owned(),
+        provenance,
+        pk: table.header.key.iter().filter_map(|name| table.column(name)).collect(),
+        fields: fields.collect(),
+    }
+}
+
+/// Django guards a JSONField of SQLite by a check on the column.
+fn holds_json(catalog: &Catalog, table: &Table, column: &str) -> bool {
+    let check = format!("JSON_VALID(\"{column}\")");
+    catalog.sqlite_statement(table.name()).is_some_and(|statement| statement.contains(&check))
+}

@@ -1,0 +1,200 @@
+//! Which Django model lies in which table. A catalogue alone cannot tell (applications name
+//! their tables as they like), so the map comes from the best witness there is, and says per
+//! model which one that was:
+//!
+//! 1. what the application itself said through `introspect.py`;
+//! 2. the rows of `django_content_type` and Django's rules for naming tables;
+//! 3. a likeness of names, where exactly one table and one model are alike.
+//!
+//! A table that no witness maps is named and exported raw, never dropped.
+
+mod catalogue;
+mod introspection;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::Serialize;
+
+use super::catalog::Catalog;
+use super::fixture::Shape;
+use crate::hint::Failure;
+
+/// How a model was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provenance {
+    /// The application said so.
+    Introspection,
+    /// Its content type, and Django's name for the table.
+    ContentType,
+    /// Its content type, and the only table with a like name.
+    LikeName,
+}
+
+/// The models of a database, and the tables they lie in.
+#[derive(Debug, Clone, Default)]
+pub struct ModelMap {
+    /// The models that have a table, in the order in which a fixture lists them.
+    pub models: Vec<Model>,
+    /// The tables of many-to-many fields that have no model of their own.
+    pub through: Vec<Through>,
+    /// Tables without a model, and why.
+    pub unmapped: BTreeMap<String, String>,
+    /// The version of Django, where it is known.
+    pub django: Option<String>,
+    /// The version of Python, where it is known.
+    pub python: Option<String>,
+}
+
+/// One model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// `app.model`.
+    pub label: String,
+    /// Its table.
+    pub table: String,
+    /// How it was found.
+    pub provenance: Provenance,
+    /// The columns of its primary key.
+    pub pk: Vec<usize>,
+    /// What its records' fields are, in the order of the columns.
+    pub fields: Vec<Field>,
+}
+
+/// One field of a model.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// Its name in a fixture.
+    pub name: String,
+    /// Its column.
+    pub column: usize,
+    /// What the column holds.
+    pub shape: Shape,
+    /// What it refers to.
+    pub target: Option<Reference>,
+    /// Whether it names an uploaded file.
+    pub file: bool,
+    /// Whether the application writes it to fixtures in a way of its own.
+    pub custom: bool,
+}
+
+/// What a foreign key refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The model.
+    pub label: String,
+    /// The column of its table.
+    pub column: String,
+    /// Whether the database sees to it that the record exists.
+    pub enforced: bool,
+}
+
+/// A many-to-many field whose pairs lie in a table without a model.
+#[derive(Debug, Clone)]
+pub struct Through {
+    /// The table.
+    pub table: String,
+    /// The model that has the field.
+    pub owner: String,
+    /// The field's name.
+    pub field: String,
+    /// The model on the other side.
+    pub target: String,
+    /// The column with the pair's own number.
+    pub id: Option<usize>,
+    /// The column that refers to the owner.
+    pub source_column: usize,
+    /// The column that refers to the other side.
+    pub target_column: usize,
+}
+
+/// Content types: by natural key, because their numbers differ between installations.
+pub const CONTENT_TYPE: &str = "contenttypes.contenttype";
+/// Permissions: by natural key too.
+pub const PERMISSION: &str = "auth.permission";
+/// Sessions: who holds one is logged in, so they stay at home.
+pub const SESSION: &str = "sessions.session";
+
+impl ModelMap {
+    /// The map of a database from its captured introspection, if any, and the `(app_label,
+    /// model)` of its content types.
+    pub fn resolve(
+        catalog: &Catalog,
+        introspection: Option<&str>,
+        content_types: &[(String, String)],
+    ) -> Result<Self, Failure> {
+        let mut map = match introspection {
+            Some(json) => introspection::read(catalog, json)?,
+            None => catalogue::derive(catalog, content_types),
+        };
+        map.models.sort_by(|a, b| a.label.cmp(&b.label));
+        map.through.sort_by(|a, b| (&a.owner, &a.field).cmp(&(&b.owner, &b.field)));
+        map.order();
+        let mapped: BTreeSet<&str> = map
+            .models
+            .iter()
+            .map(|model| model.table.as_str())
+            .chain(map.through.iter().map(|through| through.table.as_str()))
+            .collect();
+        for table in &catalog.tables {
+            if !mapped.contains(table.name()) {
+                map.unmapped
+                    .entry(table.name().to_owned())
+                    .or_insert_with(|| "no model of the application is known for it".to_owned());
+            }
+        }
+        Ok(map)
+    }
+
+    /// The model with this label.
+    pub fn model(&self, label: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.label == label)
+    }
+
+    /// The model that lies in this table.
+    pub fn model_of_table(&self, table: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.table == table)
+    }
+
+    /// The many-to-many fields of a model.
+    pub fn many<'a>(&'a self, owner: &'a str) -> impl Iterator<Item = &'a Through> + 'a {
+        self.through.iter().filter(move |through| through.owner == owner)
+    }
+
+    /// What is referred to comes before what refers, and else the labels decide; where models
+    /// refer to each other in a circle, the smallest label begins.
+    fn order(&mut self) {
+        let mut waiting: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for model in &self.models {
+            let fields = model.fields.iter().filter_map(|field| field.target.as_ref());
+            let fields = fields.map(|target| &target.label);
+            let many = self.many(&model.label).map(|through| &through.target);
+            let mut needs: BTreeSet<String> = fields.chain(many).cloned().collect();
+            needs.remove(&model.label);
+            needs.retain(|label| self.model(label).is_some());
+            waiting.insert(model.label.clone(), needs);
+        }
+        let mut place: HashMap<String, usize> = HashMap::new();
+        for first in [CONTENT_TYPE, PERMISSION] {
+            if waiting.remove(first).is_some() {
+                place.insert(first.to_owned(), place.len());
+            }
+        }
+        while !waiting.is_empty() {
+            let free =
+                |needs: &BTreeSet<String>| needs.iter().all(|label| place.contains_key(label));
+            let next = waiting
+                .iter()
+                .find(|(_, needs)| free(needs))
+                .or_else(|| waiting.iter().next())
+                .map(|(label, _)| label.clone());
+            let Some(label) = next else { break };
+            waiting.remove(&label);
+            place.insert(label, place.len());
+        }
+        self.models.sort_by_key(|model| place.get(&model.label).copied());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! Writes a gzip-compressed tar that is the same byte for byte wherever it is written: plain
+//! ustar, owner root, the times it is told, one gzip header without name or time. A PAX header
+//! (POSIX.1-2001) stands only before a member that ustar cannot name or whose size it cannot hold.
+
+use std::io::{self, Read, Write};
+
+use flate2::write::GzEncoder;
+use flate2::{Compression, GzBuilder};
+use tar::{EntryType, Header};
+
+use super::spool::BLOCK;
+
+/// The largest size that fits the eleven octal digits of a ustar header.
+const USTAR_MAX: u64 = 0o777_7777_7777;
+
+/// What kind of member it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member<'a> {
+    /// A regular file of this many bytes.
+    File(u64),
+    /// A folder.
+    Folder,
+    /// A symbolic link to this.
+    Link(&'a [u8]),
+}
+
+/// A tar.gz being written.
+pub struct Archive<W: Write> {
+    gzip: GzEncoder<W>,
+}
+
+impl<W: Write> Archive<W> {
+    /// Begins an archive; `level` is gzip's, 0 to 9.
+    pub fn new(out: W, level: u32) -> Self {
+        // 255 is "unknown operating system" (RFC 1952): the same on every machine.
+        let gzip = GzBuilder::new().operating_system(255).write(out, Compression::new(level));
+        Self { gzip }
+    }
+
+    /// Writes a member. The content must have exactly the bytes that [`Member::File`] says.
+    pub fn append(
+        &mut self,
+        name: &[u8],
+        member: Member<'_>,
+        mode: u32,
+        seconds: i64,
+        content: &mut dyn Read,
+    ) -> io::Result<()> {
+        let size = if let Member::File(size) = member { size } else { 0 };
+        let mut header = Header::new_ustar();
+        header.set_mode(mode & 0o777);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_username("root")?;
+        header.set_groupname("root")?;
+        let seconds = u64::try_from(seconds).unwrap_or(0).min(USTAR_MAX);
+        header.set_mtime(seconds);
+        let mut pax = Vec::new();
+        if !split_name(&mut header, name) {
+            pax_record(&mut pax, "path", name);
+        }
+        if size > USTAR_MAX {
+            pax_record(&mut pax, "size", size.to_string().as_bytes());
+        }
+        header.set_size(if size > USTAR_MAX { 0 } else { size });
+        header.set_entry_type(match member {
+            Member::File(_) => EntryType::Regular,
+            Member::Folder => EntryType::Directory,
+            Member::Link(_) => EntryType::Symlink,
+        });
+        match member {
+            Member::Link(target) if target.len() > 100 || !target.is_ascii() => {
+                pax_record(&mut pax, "linkpath", target);
+            }
+            Member::Link(target) => header.set_link_name_literal(target)?,
+            _ => {}
+        }
+        header.set_cksum();
+        if !pax.is_empty() {
+            self.extended(&pax, seconds)?;
+        }
+        self.gzip.write_all(header.as_bytes())?;
+        self.content(content, size)
+    }
+
+    /// The extended header that belongs to the next member.
+    fn extended(&mut self, records: &[u8], seconds: u64) -> io::Result<()> {
+        let mut header = Header::new_ustar();
+        split_name(&mut header, b"PaxHeaders/member");
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(seconds);
+        header.set_size(records.len() as u64);
+        header.set_entry_type(EntryType::XHeader);
+        header.set_cksum();
+        self.gzip.write_all(header.as_bytes())?;
+        self.content(&mut &records[..], records.len() as u64)
+    }
+
+    /// Content in full blocks, so that what is compressed at once never depends on how the
+    /// content arrives, and padding to the next 512 bytes.
+    fn content(&mut self, content: &mut dyn Read, size: u64) -> io::Result<()> {
+        let mut block = vec![0; BLOCK.min(usize::try_from(size).unwrap_or(BLOCK))];
+        let mut left = size;
+        while left > 0 {
+            let next = block.len().min(usize::try_from(left).unwrap_or(BLOCK));
+            content.read_exact(&mut block[..next])?;
+            self.gzip.write_all(&block[..next])?;
+            left -= next as u64;
+        }
+        let padding = usize::try_from(size.next_multiple_of(512) - size).unwrap_or(0);
+        self.gzip.write_all(&[0; 512][..padding])
+    }
+
+    /// Ends the archive and gives back what it was written to, not yet flushed.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.gzip.write_all(&[0; 1024])?;
+        self.gzip.finish()
+    }
+}
+
+impl<W: Write> std::fmt::Debug for Archive<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Archive")
+    }
+}
+
+/// Puts the name into the header's 100 bytes of name and 155 of prefix; `false` when it does not
+/// fit, and then a shortened name stands there for readers without PAX.
+fn split_name(header: &mut Header, name: &[u8]) -> bool {
+    let Some(ustar) = header.as_ustar_mut() else { return false };
+    let mut put = |prefix: &[u8], name: &[u8]| {
+        ustar.prefix[..prefix.len()].copy_from_slice(prefix);
+        ustar.name[..name.len()].copy_from_slice(name);
+    };
+    let plain = name.iter().all(u8::is_ascii);
+    if plain && name.len() <= 100 {
+        put(b"", name);
+        return true;
+    }
+    let slash = (0..name.len().min(156))
+        .rev()
+        .find(|&at| name[at] == b'/' && (1..=100).contains(&(name.len() - at - 1)));
+    match slash {
+        Some(at) if plain && at > 0 => {
+            put(&name[..at], &name[at + 1..]);
+            true
+        }
+        _ => {
+            let end = name.len().min(100);
+            let ascii: Vec<u8> =
+                name[..end].iter().map(|b| if b.is_ascii() { *b } else { b'_' }).collect();
+            put(b"", &ascii);
+            false
+        }
+    }
+}
+
+/// `length key=value\n`, where the length counts itself.
+fn pax_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    records.extend_from_slice(format!("{length} {key}=").as_bytes());
+    records.extend_from_slice(value);
+    records.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_counts_its_own_length() {
+        let mut records = Vec::new();
+        pax_record(&mut records, "path", &[b'a'; 89]);
+        assert!(records.starts_with(b"98 path=aaa"));
+        assert_eq!(records.len(), 98);
+        records.clear();
+        pax_record(&mut records, "path", &[b'a'; 90]);
+        assert_eq!(records.len(), 99);
+        records.clear();
+        pax_record(&mut records, "path", &[b'a'; 91]);
+        assert!(records.starts_with(b"101 path=") && records.len() == 101);
+    }
+
+    #[test]
+    fn how_content_arrives_does_not_change_the_bytes() {
+        struct Drip<'a>(&'a [u8]);
+        impl Read for Drip<'_> {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                let next = self.0.len().min(into.len()).min(777);
+                into[..next].copy_from_slice(&self.0[..next]);
+                self.0 = &self.0[next..];
+                Ok(next)
+            }
+        }
+        let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i.wrapping_mul(i) % 255) as u8).collect();
+        let write = |content: &mut dyn Read| {
+            let mut archive = Archive::new(Vec::new(), 6);
+            archive.append(b"a", Member::File(300_000), 0o644, 9, content).unwrap();
+            archive.finish().unwrap()
+        };
+        assert_eq!(write(&mut &bytes[..]), write(&mut Drip(&bytes)));
+    }
+
+    #[test]
+    fn a_content_that_ends_early_is_an_error() {
+        let mut archive = Archive::new(Vec::new(), 6);
+        assert!(archive.append(b"a", Member::File(3), 0o644, 0, &mut &b"ab"[..]).is_err());
+    }
+}

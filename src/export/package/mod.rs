@@ -1,0 +1,22 @@
+//! The archive itself: its layout, its writer, and its reader, which trusts nothing.
+
+pub mod archive;
+mod configuration;
+mod database;
+pub mod entries;
+pub mod import;
+pub mod layout;
+pub mod open;
+pub mod read;
+mod scripts;
+pub mod secrets;
+pub mod spool;
+mod uploads;
+pub mod verify;
+pub mod write;
+
+pub use secrets::SecretsPolicy;
+pub use write::{ExportOptions, Exported, export};
+
+#[cfg(test)]
+mod tests;

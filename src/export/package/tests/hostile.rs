@@ -1,0 +1,282 @@
+//! Packages from somebody who means harm: each is refused with a reason, and nothing is written.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tar::{EntryType, Header};
+
+use super::{Outcome, open};
+use crate::context::Context;
+
+const RECORD: &str = r#"[{"model": "a.b", "pk": 1, "fields": {}}]"#;
+
+fn header(name: &[u8], kind: EntryType, size: u64) -> Header {
+    let mut header = Header::new_ustar();
+    let field = &mut header.as_ustar_mut().unwrap().name;
+    field[..name.len()].copy_from_slice(name);
+    header.set_entry_type(kind);
+    header.set_mode(0o644);
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_cksum();
+    header
+}
+
+fn entry(name: &[u8], kind: EntryType, content: &[u8]) -> Vec<u8> {
+    let mut bytes = header(name, kind, content.len() as u64).as_bytes().to_vec();
+    bytes.extend_from_slice(content);
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+fn file(name: &str) -> Vec<u8> {
+    entry(name.as_bytes(), EntryType::Regular, b"x")
+}
+
+fn link(name: &str, target: &str) -> Vec<u8> {
+    let mut header = header(name.as_bytes(), EntryType::Symlink, 0);
+    header.set_link_name_literal(target).unwrap();
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+fn pax(records: &str) -> Vec<u8> {
+    entry(b"PaxHeaders/x", EntryType::XHeader, records.as_bytes())
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+fn archive(parts: &[Vec<u8>]) -> Vec<u8> {
+    gzip(&[parts.concat(), vec![0; 1024]].concat())
+}
+
+/// Why a package was refused, on opening or in its checks.
+fn refusal(bytes: &[u8]) -> Result<String, String> {
+    match open(bytes) {
+        Err(failure) => Ok(failure.to_string()),
+        Ok(package) => match package.verify(None, &Context::new()) {
+            Err(failure) => Ok(failure.to_string()),
+            Ok(found) if found.outcome() == Outcome::Damaged => {
+                let bad = found.checks.iter().filter(|check| check.outcome == Outcome::Damaged);
+                Ok(bad.map(|check| check.detail.clone()).collect::<Vec<_>>().join("; "))
+            }
+            Ok(found) => Err(format!("taken: {found:?}")),
+        },
+    }
+}
+
+fn refused(bytes: &[u8], reason: &str) {
+    let said = refusal(bytes).unwrap_or_else(|taken| panic!("{reason}: {taken}"));
+    assert!(said.contains(reason), "wanted `{reason}`, got `{said}`");
+    assert!(!said.contains('\0') && !said.contains('\x1b'), "{said:?} must be safe to print");
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    for (name, reason) in [
+        ("../evil", "leads out"),
+        ("storage/../../evil", "leads out"),
+        ("storage/a/..", "leads out"),
+        ("/etc/passwd", "absolute"),
+        ("storage\\..\\evil", "not portable"),
+        ("C:\\evil", "not portable"),
+        ("evil.sh", "no part of a package"),
+        ("metadata.json/x", "no part of a package"),
+        ("database/\u{1b}[31mred", "control characters"),
+        ("database/a\nb", "control characters"),
+    ] {
+        refused(&archive(&[file("metadata.json"), file(name)]), reason);
+    }
+    let member = entry(b"database/\xff\xfe", EntryType::Regular, b"x");
+    refused(&archive(&[file("metadata.json"), member]), "not UTF-8");
+    let member = entry(b"", EntryType::Regular, b"x");
+    refused(&archive(&[file("metadata.json"), member]), "no name");
+}
+
+#[test]
+fn links_that_lead_elsewhere_are_refused() {
+    for (name, target, reason) in [
+        ("storage/media/a", "/etc/passwd", "points out"),
+        ("storage/media/a", "../../../etc/passwd", "points out"),
+        ("storage/media/a", "../documents", "points out"),
+        ("storage/media/a", "b/../../..", "points out"),
+        ("storage/media", "/etc", "a link outside of storage/"),
+        ("database/raw", "..", "a link outside of storage/"),
+        ("metadata.json", "/etc/passwd", "no part of a package"),
+    ] {
+        refused(&archive(&[file("database/x"), link(name, target)]), reason);
+    }
+    let through = [link("storage/media/a", "b"), file("storage/media/a/c")];
+    refused(&archive(&through), "no folder");
+    let through = [file("storage/media/a/c"), link("storage/media/a", "b")];
+    refused(&archive(&through), "no folder");
+    refused(&archive(&[file("storage/a"), file("storage/a/b")]), "no folder");
+}
+
+#[test]
+fn members_of_other_kinds_are_refused() {
+    for (kind, reason) in [
+        (EntryType::Link, "hard link"),
+        (EntryType::Char, "device"),
+        (EntryType::Block, "device"),
+        (EntryType::Fifo, "device or a pipe"),
+        (EntryType::GNUSparse, "sparse"),
+        (EntryType::XGlobalHeader, "global PAX"),
+        (EntryType::new(b'Z'), "unknown kind"),
+    ] {
+        refused(&archive(&[entry(b"storage/media/a", kind, b"")]), reason);
+    }
+    let folder = entry(b"storage/a/", EntryType::Directory, b"content");
+    refused(&archive(&[folder]), "unknown kind");
+}
+
+#[test]
+fn twins_are_refused() {
+    refused(&archive(&[file("storage/a"), file("storage/a")]), "same name");
+    refused(&archive(&[file("storage/a"), file("./storage//a")]), "same name");
+    let twin = [pax("18 path=storage/a\n"), file("storage/b")];
+    refused(&archive(&[vec![file("storage/a")], twin.to_vec()].concat()), "same name");
+    refused(&archive(&[file("storage/a"), link("storage/a", "b")]), "same name");
+}
+
+#[test]
+fn headers_that_override_are_held_to_the_same_rules() {
+    refused(&archive(&[pax("16 path=../evil\n"), file("storage/a")]), "leads out");
+    refused(&archive(&[pax("21 GNU.sparse.major=1\n"), file("storage/a")]), "cannot be read");
+    refused(&archive(&[pax("22 GNU.sparse.major=1\n"), file("storage/a")]), "not one of ustar's");
+    refused(
+        &archive(&[pax("30 SCHILY.xattr.user.evil=yes\n"), file("storage/a")]),
+        "not one of ustar's",
+    );
+    refused(&archive(&[pax("99999999999 path=a\n"), file("storage/a")]), "cannot be read");
+    refused(&archive(&[pax("nonsense"), file("storage/a")]), "cannot be read");
+    refused(&archive(&[pax("12 size=-1x\n"), file("storage/a")]), "size is no number");
+    let long = entry(b"././@LongLink", EntryType::GNULongName, b"../evil\0");
+    refused(&archive(&[long, file("storage/a")]), "leads out");
+    let long = entry(b"././@LongLink", EntryType::GNULongLink, b"/etc/passwd\0");
+    refused(&archive(&[long, link("storage/media/a", "b")]), "points out");
+    let huge = header(b"././@LongLink", EntryType::GNULongName, 1 << 40).as_bytes().to_vec();
+    refused(&gzip(&huge), "a header of 1099511627776 bytes");
+    refused(&archive(&[pax("25 size=9223372036854775807\n"), file("storage/a")]), "cannot be read");
+    refused(
+        &archive(&[pax("28 size=9223372036854775807\n"), file("storage/a")]),
+        "ends in the middle",
+    );
+}
+
+#[test]
+fn what_is_cut_or_bent_is_refused_wherever_it_is_cut() {
+    let plain = [file("metadata.json"), file("storage/documents/a"), vec![0; 1024]].concat();
+    for end in [512, 700, 1024, 1536, 2000, 2048] {
+        let said = refusal(&gzip(&plain[..end])).unwrap();
+        assert!(
+            said.contains("ends in the middle") || said.contains("cannot be read"),
+            "{end}: {said}"
+        );
+    }
+    let whole = gzip(&plain);
+    for end in 0..whole.len() {
+        assert!(refusal(&whole[..end]).is_ok(), "cut at {end}");
+    }
+    let mut bent = plain.clone();
+    bent[600] ^= 1;
+    assert!(refusal(&gzip(&bent)).is_ok(), "metadata is not JSON");
+    let mut bent = plain.clone();
+    bent[1030] ^= 1;
+    refused(&gzip(&bent), "checksum is wrong");
+    let mut more = plain.clone();
+    more.extend_from_slice(&file("storage/hidden"));
+    refused(&gzip(&more), "something after its end");
+    refused(&gzip(&[plain, vec![0; 2 << 20]].concat()), "something after its end");
+    refused(b"", "no package");
+    refused(b"PK\x03\x04", "no package");
+    refused(&gzip(b"hello"), "no package");
+}
+
+#[test]
+fn bombs_are_refused_before_they_go_off() {
+    let mut out = GzEncoder::new(Vec::new(), Compression::best());
+    out.write_all(header(b"storage/bomb", EntryType::Regular, 8 << 30).as_bytes()).unwrap();
+    for _ in 0..512 {
+        out.write_all(&vec![0; 1 << 18]).unwrap();
+    }
+    let bomb = out.finish().unwrap();
+    refused(&bomb, "unpack to");
+    let many: Vec<Vec<u8>> = vec![pax("12 mtime=1.5\n"); 3];
+    refused(&archive(&[many.concat(), file("../x")]), "cannot be read");
+}
+
+#[test]
+fn fixtures_that_are_none_are_refused() {
+    let with = |json: &str| {
+        archive(&[entry(b"database/database_backup.json", EntryType::Regular, json.as_bytes())])
+    };
+    for (json, reason) in [
+        ("", "is empty"),
+        ("null", "begins with"),
+        ("RuntimeWarning: MASTER_KEY=abc\n[]", "begins with"),
+        ("[{\"model\": \"a.b\"", "in the middle"),
+        ("[{\"model\": \"a.b\", \"pk\": 1}]", "not a record"),
+        ("[{\"model\": 7, \"pk\": 1, \"fields\": {}}]", "not a record"),
+        ("[{\"model\": \"a.b\", \"pk\": 1, \"fields\": []}]", "not a record"),
+        ("[[]]", "instead of a record"),
+        (r#"{"backup_type": "edms_metadata", "tables": {}}"#, "holds table statistics, no rows"),
+        (r#"{"backup_type": "django_native_database"}"#, "holds table statistics, no rows"),
+    ] {
+        refused(&with(json), reason);
+    }
+    refused(&with(&format!("[{}", "{\"a\":[".repeat(100_000))), "nested too deeply");
+    refused(&RECORD.as_bytes()[..20], "in the middle");
+    refused(&gzip(&RECORD.as_bytes()[..20]), "in the middle");
+}
+
+#[test]
+fn sums_and_counts_that_lie_are_refused() {
+    let fixture = || entry(b"database/database_backup.json", EntryType::Regular, RECORD.as_bytes());
+    let sums = format!("{}  database_backup.json\n", "0".repeat(64));
+    let sums = entry(b"database/checksum.txt", EntryType::Regular, sums.as_bytes());
+    refused(&archive(&[fixture(), sums]), "another checksum");
+    let counts =
+        entry(b"database/backup_metadata.json", EntryType::Regular, br#"{"total_records": 515}"#);
+    refused(&archive(&[fixture(), counts]), "1 records, not 515");
+    let counts = entry(
+        b"database/backup_metadata.json",
+        EntryType::Regular,
+        br#"{"model_counts": {"a.b": 2}}"#,
+    );
+    refused(&archive(&[fixture(), counts]), "1 records of a.b, not 2");
+    let manifest = br#"{"files": {"documents/a": {"size": 1}}}"#;
+    let manifest = entry(b"storage/manifest.json", EntryType::Regular, manifest);
+    refused(&archive(&[manifest]), "storage/documents/a is missing");
+    let manifest = br#"{"files": {"documents/a": {"size": 1, "checksum": "00"}}}"#;
+    let manifest = entry(b"storage/manifest.json", EntryType::Regular, manifest);
+    refused(&archive(&[manifest, file("storage/documents/a")]), "another checksum");
+}
+
+#[test]
+fn packages_of_others_are_read_whatever_folder_they_are_in() {
+    let fixture = |folder: &str| {
+        let name = format!("{folder}database/database_backup.json");
+        entry(name.as_bytes(), EntryType::Regular, RECORD.as_bytes())
+    };
+    for folder in ["", "./", "edms_migration_20260104/", "./tmp_17/"] {
+        let package =
+            open(&archive(&[fixture(folder), file(&format!("{folder}storage/media/a"))])).unwrap();
+        assert_eq!(package.archived.members.len(), 2, "{folder}");
+        assert_eq!(package.fixture().unwrap().next_record().unwrap().unwrap().0, 1);
+    }
+    for bare in [
+        RECORD.as_bytes().to_vec(),
+        gzip(RECORD.as_bytes()),
+        RECORD.as_bytes()[1..RECORD.len() - 1].to_vec(),
+    ] {
+        assert!(open(&bare).unwrap().fixture().unwrap().next_record().unwrap().is_some());
+    }
+    let dump = [file("tmp_17/database.dump"), file("tmp_17/storage.tar.gz")];
+    refused(&archive(&dump), "pg_dump");
+}

@@ -1,0 +1,384 @@
+//! One open transaction and what is known within it: the tables that are locked, the schema, and
+//! how far a restore has come.
+
+use std::path::PathBuf;
+
+use globset::GlobSet;
+
+use super::super::record::{
+    self, DatabaseHeader, Engine, Schema, Sequence, TableHeader, hash_json,
+};
+use super::super::{Applied, Description, Fit, Plan, TreeInfo};
+use super::catalog::{self, Server, Table, qualified};
+use super::connect::{Db, Login};
+use super::error::PostgresError;
+use super::{apply, ddl};
+use crate::context::Context;
+use crate::hint::Failure;
+use crate::report::Event;
+
+/// How often the tables may change between looking at them and locking them.
+const ATTEMPTS: usize = 5;
+/// How long to wait for a lock before someone else's migration is called busy.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s'";
+
+/// What does not change from one transaction to the next.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub name: String,
+    pub login: Login,
+    pub pg_dump: Option<PathBuf>,
+    pub exclude: GlobSet,
+}
+
+/// What a transaction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Capture,
+    Restore,
+}
+
+/// An open transaction.
+pub(super) struct Session {
+    pub db: Db,
+    pub purpose: Purpose,
+    pub server: Server,
+    /// Tables to read or restore.
+    pub tables: Vec<Table>,
+    excluded: Vec<Table>,
+    /// Names the instant of a capture, so that `pg_dump` can read as of the same.
+    snapshot: Option<String>,
+    schema: Option<ddl::Dumped>,
+    /// What a restore makes of the database.
+    fitted: Option<(DatabaseHeader, Fit)>,
+    /// In a database made anew: whether what comes after the rows is made, too.
+    completed: bool,
+}
+
+impl Session {
+    /// Begins a transaction in which all tables are locked and known. The tables are looked up,
+    /// locked, and looked up again inside: if others have come or gone, all is tried again.
+    pub(super) fn open(config: &Config, purpose: Purpose) -> Result<Self, PostgresError> {
+        let (begin, mode) = match purpose {
+            Purpose::Capture => ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "ACCESS SHARE"),
+            // What was committed before the lock was had must be seen, so no earlier snapshot.
+            Purpose::Restore => {
+                ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "SHARE ROW EXCLUSIVE")
+            }
+        };
+        for _ in 0..ATTEMPTS {
+            let mut db = Db::open(&config.login)?;
+            let before = tables(&mut db, config)?.0;
+            db.execute("beginning a transaction", &format!("{begin}; {LOCK_TIMEOUT}"))?;
+            let names: Vec<String> = before.iter().map(|t| format!("ONLY {}", t.sql())).collect();
+            if !names.is_empty() {
+                let lock = format!("LOCK TABLE {} IN {mode} MODE", names.join(", "));
+                match db.execute("locking the tables", &lock) {
+                    Err(error) if error.code() == Some("42P01") => continue,
+                    done => done?,
+                };
+            }
+            let (tables, excluded) = tables(&mut db, config)?;
+            if !tables.iter().map(|t| t.oid).eq(before.iter().map(|t| t.oid)) {
+                continue;
+            }
+            let snapshot = match purpose {
+                Purpose::Capture => {
+                    Some(db.text("naming the snapshot", "SELECT pg_export_snapshot()")?)
+                }
+                Purpose::Restore => None,
+            };
+            let server = catalog::server(&mut db)?;
+            return Ok(Self {
+                db,
+                purpose,
+                server,
+                tables,
+                excluded,
+                snapshot,
+                schema: None,
+                fitted: None,
+                completed: false,
+            });
+        }
+        Err(PostgresError::Restless { name: config.name.clone() })
+    }
+
+    /// The table of a tree.
+    pub(super) fn table(&self, tree: &str) -> Result<&Table, PostgresError> {
+        let table = self.tables.iter().find(|table| table.tree == tree);
+        table.ok_or_else(|| PostgresError::NoTable { table: tree.to_owned() })
+    }
+
+    /// The database as it is in this transaction.
+    pub(super) fn describe(
+        &mut self,
+        config: &Config,
+        ctx: &Context,
+    ) -> Result<Description, PostgresError> {
+        let name = &config.name;
+        let dumped = self.schema(config);
+        let schema = dumped.schema.clone();
+        if let Schema::Unavailable { reason } = &schema {
+            ctx.report(if dumped.failed {
+                let item = format!("database/{name}: schema");
+                Event::Skipped { item, reason: reason.clone() }
+            } else {
+                Event::Note(format!(
+                    "database {name}: rows are captured without the schema, because {reason}"
+                ))
+            });
+        }
+        self.tell_what_is_left_out(name, ctx);
+        let hashes: Vec<(&str, &str)> = self
+            .tables
+            .iter()
+            .map(|table| (table.tree.as_str(), table.header.schema_hash.as_str()))
+            .collect();
+        let header = DatabaseHeader {
+            version: record::VERSION,
+            engine: Engine::Postgresql,
+            server_version: self.server.version.clone(),
+            database: self.server.database.clone(),
+            encoding: self.server.encoding.clone(),
+            schema,
+            schema_hash: hash_json(&hashes),
+            extensions: self.server.extensions.clone(),
+            sequences: catalog::sequences(&mut self.db)?,
+            excluded_tables: self.excluded.iter().map(|table| table.tree.clone()).collect(),
+        };
+        let tree = |table: &Table| TreeInfo {
+            name: table.tree.clone(),
+            header: table.header.to_json(),
+            estimate: table.estimate,
+        };
+        let trees = self.tables.iter().map(tree).collect();
+        Ok(Description { header: header.to_json(), trees, aids: Vec::new() })
+    }
+
+    fn schema(&mut self, config: &Config) -> &ddl::Dumped {
+        let Self { server, snapshot, schema, .. } = self;
+        schema.get_or_insert_with(|| {
+            ddl::dump(&config.login, server, config.pg_dump.as_deref(), snapshot.as_deref())
+        })
+    }
+
+    fn tell_what_is_left_out(&self, name: &str, ctx: &Context) {
+        if self.server.large_objects > 0 {
+            ctx.report(Event::Skipped {
+                item: format!("database/{name}: {} large objects", self.server.large_objects),
+                reason: "large objects are not supported".to_owned(),
+            });
+        }
+        for table in &self.server.foreign_tables {
+            ctx.report(Event::Note(format!(
+                "database {name}: the rows of foreign table {table} live elsewhere and are left out"
+            )));
+        }
+    }
+
+    /// The trees of the tables whose structure is not as wanted, for when schemas cannot be
+    /// compared as a whole.
+    fn differing(&self, wanted: &Description) -> Result<Vec<String>, PostgresError> {
+        let mut differing = Vec::new();
+        for tree in &wanted.trees {
+            let header = TableHeader::from_json(&tree.header)?;
+            let live = self.tables.iter().chain(&self.excluded).find(|t| t.tree == tree.name);
+            if live.is_none_or(|table| table.header.schema_hash != header.schema_hash) {
+                differing.push(tree.name.clone());
+            }
+        }
+        let surplus = |table: &&Table| !wanted.trees.iter().any(|tree| tree.name == table.tree);
+        differing.extend(self.tables.iter().filter(surplus).map(|table| table.tree.clone()));
+        Ok(differing)
+    }
+
+    /// Makes the structure that of `wanted`, if it is not.
+    pub(super) fn fit(
+        &mut self,
+        config: &Config,
+        wanted: &Description,
+        ctx: &Context,
+    ) -> Result<Fit, PostgresError> {
+        let header = DatabaseHeader::from_json(&wanted.header)?;
+        if header.engine != Engine::Postgresql {
+            return Err(PostgresError::Engine { engine: header.engine });
+        }
+        let differing = self.differing(wanted)?;
+        let fit =
+            match (&header.schema, &self.schema(config).schema) {
+                (wanted @ Schema::PgDump { .. }, live @ Schema::PgDump { .. }) => {
+                    if wanted == live { Fit::Kept } else { Fit::Rebuilt }
+                }
+                _ if differing.is_empty() => Fit::Kept,
+                (Schema::PgDump { .. }, _) => Fit::Rebuilt,
+                (Schema::Unavailable { reason }, _) => {
+                    let reason = reason.clone();
+                    return Err(PostgresError::Structure { tables: differing, reason });
+                }
+                (Schema::SqliteMaster { .. }, _) => {
+                    return Err(PostgresError::Engine { engine: Engine::Sqlite });
+                }
+            };
+        if let (Fit::Rebuilt, Schema::PgDump { pre_data, .. }) = (fit, &header.schema) {
+            self.rebuild(config, &header, pre_data, ctx)?;
+            // `pg_dump` would wait for this transaction; and this is what it would say.
+            self.schema = Some(ddl::Dumped { schema: header.schema.clone(), failed: false });
+        }
+        self.fitted = Some((header, fit));
+        Ok(fit)
+    }
+
+    /// Removes what is there and makes the tables anew, without keys and indexes.
+    fn rebuild(
+        &mut self,
+        config: &Config,
+        wanted: &DatabaseHeader,
+        pre_data: &str,
+        ctx: &Context,
+    ) -> Result<(), PostgresError> {
+        let mut full = Vec::new();
+        for table in &self.excluded {
+            let sql = format!("SELECT EXISTS (SELECT FROM ONLY {})::text", table.sql());
+            if self.db.text(&format!("reading table {}", table.tree), &sql)? == "true" {
+                full.push(table.tree.clone());
+            }
+        }
+        if !full.is_empty() {
+            return Err(PostgresError::Excluded { tables: full });
+        }
+        ctx.phase(format!("making the structure of database {} anew", config.name), None);
+        ddl::drop_everything(&mut self.db, &wanted.extensions)?;
+        self.run_schema(config, "making the tables", pre_data, ctx)
+    }
+
+    fn run_schema(
+        &mut self,
+        config: &Config,
+        doing: &str,
+        text: &str,
+        ctx: &Context,
+    ) -> Result<(), PostgresError> {
+        let (text, omitted) = ddl::adapted(&mut self.db, &self.server, text)?;
+        for role in omitted {
+            ctx.report(Event::Note(format!(
+                "database {}: role {role} does not exist here, so what it owned belongs to the \
+                 role that restores",
+                config.name
+            )));
+        }
+        self.db.execute(doing, &text)?;
+        // The text begins with settings of its own.
+        self.db.execute(doing, LOCK_TIMEOUT)?;
+        (self.tables, self.excluded) = tables(&mut self.db, config)?;
+        Ok(())
+    }
+
+    /// Makes the rows those of the plan.
+    pub(super) fn apply(
+        &mut self,
+        config: &Config,
+        plan: &dyn Plan,
+        ctx: &Context,
+    ) -> Result<Applied, Failure> {
+        let (_, fit) = self.fitted.as_ref().ok_or_else(|| config.not_open("restoring rows"))?;
+        if *fit == Fit::Kept {
+            let applied = apply::update(&mut self.db, &self.tables, plan, ctx)?;
+            for view in &self.server.materialized_views {
+                ctx.report(Event::Note(format!(
+                    "materialized view {view} shows what was there before; refresh it with \
+                     `REFRESH MATERIALIZED VIEW {view}`"
+                )));
+            }
+            return Ok(applied);
+        }
+        let mut applied = Applied::default();
+        for tree in plan.trees() {
+            ctx.phase(format!("restoring table {}", tree.name), None);
+            applied.inserted += apply::fill(&mut self.db, tree, plan.changes(tree)?, ctx)?;
+        }
+        self.complete(config, ctx)?;
+        Ok(applied)
+    }
+
+    /// In a database made anew, makes what comes after the rows.
+    fn complete(&mut self, config: &Config, ctx: &Context) -> Result<(), PostgresError> {
+        let Some((wanted, _)) = self.fitted.clone() else { return Ok(()) };
+        for sequence in &wanted.sequences {
+            set_sequence(&mut self.db, sequence)?;
+        }
+        if let Schema::PgDump { post_data, .. } = &wanted.schema {
+            ctx.phase(format!("making the indexes of database {}", config.name), None);
+            self.run_schema(config, "making indexes and constraints", post_data, ctx)?;
+        }
+        let views = catalog::server(&mut self.db)?.materialized_views;
+        for view in views {
+            let doing = format!("filling materialized view {view}");
+            self.db.execute(&doing, &format!("REFRESH MATERIALIZED VIEW {view}"))?;
+        }
+        self.completed = true;
+        Ok(())
+    }
+
+    /// Makes everything final.
+    pub(super) fn commit(mut self, config: &Config) -> Result<(), PostgresError> {
+        match self.fitted.clone() {
+            Some((header, Fit::Kept)) => self.advance_sequences(&header.sequences)?,
+            Some((_, Fit::Rebuilt)) if !self.completed => {
+                self.complete(config, &Context::default())?;
+            }
+            _ => {}
+        }
+        // In a transaction that has failed, COMMIT would roll back without an error.
+        self.db.text("committing", "SELECT ''")?;
+        self.db.execute("committing", "COMMIT")?;
+        Ok(())
+    }
+
+    /// Moves sequences on to where they were, and never back: a number handed out after the
+    /// snapshot may be known outside (in a session, a link, a payment), and must not come to mean
+    /// another row.
+    fn advance_sequences(&mut self, wanted: &[Sequence]) -> Result<(), PostgresError> {
+        let live = catalog::sequences(&mut self.db)?;
+        for sequence in wanted {
+            let same = |s: &&Sequence| s.schema == sequence.schema && s.name == sequence.name;
+            if live.iter().find(same).is_some_and(|live| is_behind(live, sequence)) {
+                set_sequence(&mut self.db, sequence)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_behind(live: &Sequence, wanted: &Sequence) -> bool {
+    let position = |sequence: &Sequence| {
+        let value = i128::from(sequence.last_value);
+        (if wanted.increment < 0 { -value } else { value }, sequence.is_called)
+    };
+    position(live) < position(wanted)
+}
+
+fn set_sequence(db: &mut Db, sequence: &Sequence) -> Result<(), PostgresError> {
+    let name = qualified(&sequence.schema, &sequence.name);
+    let sql = format!(
+        "SELECT pg_catalog.setval('{}'::pg_catalog.regclass, {}, {})",
+        name.replace('\'', "''"),
+        sequence.last_value,
+        sequence.is_called
+    );
+    db.execute(&format!("setting sequence {name}"), &sql)?;
+    Ok(())
+}
+
+impl Config {
+    /// The error of a method that was called out of order.
+    pub(super) fn not_open(&self, what: &'static str) -> PostgresError {
+        PostgresError::NotOpen { name: self.name.clone(), what }
+    }
+}
+
+/// The tables, and those that the configuration excludes.
+fn tables(db: &mut Db, config: &Config) -> Result<(Vec<Table>, Vec<Table>), PostgresError> {
+    let tables = catalog::tables(db)?;
+    Ok(tables.into_iter().partition(|table| !catalog::is_excluded(table, &config.exclude)))
+}

@@ -1,0 +1,139 @@
+//! What the tests of all sources and targets need: trees as they would be in a repository, and
+//! the plan that a restore would make of them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::{Applied, Delta, Description, Fit, Parent, Plan, Source, Target, TreeInfo};
+use crate::context::Context;
+use crate::hint::Failure;
+use crate::report::Recorder;
+use crate::time::{ManualClock, Timestamp};
+use crate::tree::{Change, Changes, Content, Key};
+
+/// Heads and contents by key.
+pub(crate) type Tree = BTreeMap<Key, (Vec<u8>, Vec<u8>)>;
+
+/// A source as it was captured.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Captured {
+    pub(crate) description: Description,
+    pub(crate) trees: BTreeMap<String, Tree>,
+}
+
+impl Parent for Captured {
+    fn entries(&self, tree: &str) -> Result<Option<Changes<'_>>, Failure> {
+        let Some(tree) = self.trees.get(tree) else { return Ok(None) };
+        Ok(Some(Box::new(tree.iter().map(|(key, (head, bytes))| {
+            Ok(Change::put(key.clone(), head.clone(), Content::Inline(bytes.clone())))
+        }))))
+    }
+}
+
+/// The bytes of a content outside of a repository.
+pub(crate) fn read(content: Content) -> Vec<u8> {
+    match content {
+        Content::Inline(bytes) => bytes,
+        Content::Reader(mut reader) => {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            bytes
+        }
+        Content::Stored(_) => unreachable!("sources store nothing"),
+    }
+}
+
+/// Captures, and says how many entries were put into trees that are not aids.
+pub(crate) fn capture_since(
+    source: &mut dyn Source,
+    parent: Option<&Captured>,
+    ctx: &Context,
+) -> Result<(Captured, usize), Failure> {
+    let description = source.begin(ctx)?;
+    let mut captured = Captured { description: description.clone(), ..Captured::default() };
+    let mut puts = 0;
+    for info in description.trees.iter().chain(&description.aids) {
+        let delta = source.changes(info, parent.map(|parent| parent as &dyn Parent), ctx)?;
+        let (mut tree, changes) = match delta {
+            Delta::Everything(changes) => (Tree::new(), changes),
+            Delta::SinceParent(changes) => (parent.unwrap().trees[&info.name].clone(), changes),
+        };
+        let mut last: Option<Key> = None;
+        for change in changes {
+            let change = change?;
+            assert!(last.as_ref().is_none_or(|last| *last < change.key), "not in order");
+            last = Some(change.key.clone());
+            match change.value {
+                None => assert!(tree.remove(&change.key).is_some(), "deletes what is not there"),
+                Some(value) => {
+                    puts += usize::from(description.trees.contains(info));
+                    tree.insert(change.key, (value.head, read(value.content)));
+                }
+            }
+        }
+        captured.trees.insert(info.name.clone(), tree);
+    }
+    source.end()?;
+    Ok((captured, puts))
+}
+
+/// A context whose clock runs far ahead, so that files just written count as old.
+pub(crate) fn later() -> Context {
+    recorded().0
+}
+
+/// The same, with the events.
+pub(crate) fn recorded() -> (Context, Arc<Recorder>) {
+    let recorder = Arc::new(Recorder::default());
+    let clock = Arc::new(ManualClock::new(Timestamp::new(1 << 40, 0)));
+    let reporter = Arc::<Recorder>::clone(&recorder);
+    (Context { clock, reporter, ..Context::new() }, recorder)
+}
+
+/// Everything of a restore but the commit.
+pub(crate) fn apply(
+    target: &mut dyn Target,
+    wanted: &Captured,
+    ctx: &Context,
+) -> Result<Applied, Failure> {
+    target.begin(ctx)?;
+    let (mut now, _) = capture_since(target.as_source(), None, ctx)?;
+    if target.fit(&wanted.description, ctx)? == Fit::Rebuilt {
+        now.trees.clear();
+    }
+    target.apply(&Difference { now: &now, wanted }, ctx)
+}
+
+/// The naive difference of two captures as a plan.
+pub(crate) struct Difference<'a> {
+    pub(crate) now: &'a Captured,
+    pub(crate) wanted: &'a Captured,
+}
+
+impl Plan for Difference<'_> {
+    fn wanted(&self) -> &Description {
+        &self.wanted.description
+    }
+
+    fn trees(&self) -> &[TreeInfo] {
+        &self.wanted.description.trees
+    }
+
+    fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
+        let empty = Tree::new();
+        let now = self.now.trees.get(&tree.name).unwrap_or(&empty);
+        let wanted = &self.wanted.trees[&tree.name];
+        let mut changes = BTreeMap::new();
+        for key in now.keys().filter(|key| !wanted.contains_key(*key)) {
+            changes.insert(key.clone(), Change::delete(key.clone()));
+        }
+        for (key, value) in wanted {
+            if now.get(key) != Some(value) {
+                let content = Content::Reader(Box::new(io::Cursor::new(value.1.clone())));
+                changes.insert(key.clone(), Change::put(key.clone(), value.0.clone(), content));
+            }
+        }
+        Ok(Box::new(changes.into_values().map(Ok)))
+    }
+}

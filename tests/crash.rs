@@ -1,0 +1,206 @@
+//! kill -9 at any moment: what was committed is whole, and a database is as before or as asked.
+#![expect(clippy::disallowed_methods, reason = "a test writes files and tells the time")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coeval::backend::Local;
+use coeval::context::Context;
+use coeval::crypto::{KeyFile, Unlock};
+use coeval::id::SnapshotId;
+use coeval::repo::{ReadData, Repo, Unlocking};
+use coeval::snapshot::{self, Filter, Timeline};
+
+const BACKUPS: u32 = 100;
+const RESTORES: u32 = 100;
+
+struct World {
+    folder: tempfile::TempDir,
+    random: blake3::OutputReader,
+}
+
+impl World {
+    fn new() -> Self {
+        let random = blake3::Hasher::new_keyed(&[9; 32]).finalize_xof();
+        let mut world = Self { folder: tempfile::tempdir().expect("a folder"), random };
+        fs::create_dir_all(world.path("files/deep")).expect("folders");
+        world.sql(
+            "CREATE TABLE rows (id INTEGER PRIMARY KEY, value TEXT, number REAL);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 3000)
+             INSERT INTO rows SELECT i, hex(randomblob(40)), i / 7.0 FROM n;",
+        );
+        for _ in 0..40 {
+            world.change();
+        }
+        world.finish(&["init"]);
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite://{}", self.path("db.sqlite3").display())
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.random.fill(&mut bytes);
+        u64::from_le_bytes(bytes) % limit
+    }
+
+    fn sql(&self, text: &str) -> String {
+        sqlite(&self.path("db.sqlite3"), text)
+    }
+
+    /// Changes a file and some rows.
+    fn change(&mut self) {
+        let name = format!("files/{}{}", ["", "deep/"][self.below(2) as usize], self.below(60));
+        let mut content = vec![0; self.below(60_000) as usize];
+        self.random.fill(&mut content);
+        fs::write(self.path(&name), content).expect("a file");
+        let (id, value) = (self.below(3000), self.below(1 << 40));
+        self.sql(&format!("UPDATE rows SET value='{value}' WHERE id BETWEEN {id} AND {id}+9"));
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coeval"));
+        command
+            .args(arguments)
+            .env("COEVAL_REPOSITORY", self.path("repository"))
+            .env("COEVAL_KEY_FILE", self.path("key"))
+            .env("COEVAL_CACHE_DIR", self.path("cache"))
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn finish(&self, arguments: &[&str]) -> Duration {
+        let start = Instant::now();
+        let output = self.command(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        start.elapsed()
+    }
+
+    /// Starts a command and kills it at a random moment; says whether it had finished well.
+    fn kill(&mut self, arguments: &[&str], usual: Duration) -> bool {
+        let mut child: Child = self.command(arguments).spawn().expect("it runs");
+        let micros = self.below(u64::try_from(usual.as_micros()).expect("short") * 5 / 4);
+        std::thread::sleep(Duration::from_micros(micros));
+        child.kill().expect("killed");
+        child.wait().expect("it ended").success()
+    }
+
+    fn open(&self) -> Arc<Repo> {
+        let text = fs::read_to_string(self.path("key")).expect("the key file");
+        let key = Unlock::KeyFile(KeyFile::parse(&text).expect("a key"));
+        let backend = Arc::new(Local::new(self.path("repository")));
+        let cache = self.path("other-cache");
+        Arc::new(Repo::open(backend, &Unlocking::Given(&key), &cache).expect("it opens"))
+    }
+
+    fn committed(&self) -> Vec<SnapshotId> {
+        let timeline = Timeline::load(&self.open()).expect("a timeline");
+        timeline.iter(&Filter::default()).map(|(id, _)| *id).collect()
+    }
+
+    fn assert_sound(&self) {
+        let report = snapshot::check(&self.open(), ReadData::Everything, &Context::new());
+        assert_eq!(report.expect("a check").findings, []);
+    }
+}
+
+fn sqlite(database: &Path, text: &str) -> String {
+    let output = Command::new("sqlite3").arg(database).arg(text).output();
+    let output = output.expect("sqlite3 is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Every file with its content, by name.
+fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root).expect("below").to_owned();
+                found.insert(name, fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_snapshot_committed_before_a_kill_restores() {
+    let mut world = World::new();
+    let url = world.url();
+    let backup = ["backup", "files", "--database", url.as_str()];
+    world.finish(&backup);
+    world.change();
+    let usual = world.finish(&backup);
+    let mut known = world.committed();
+    let mut ledger = BTreeMap::new();
+    for _ in 0..BACKUPS {
+        world.change();
+        let finished = world.kill(&backup, usual);
+        let new: Vec<_> = world.committed().into_iter().filter(|id| !known.contains(id)).collect();
+        assert!(new.len() <= 1 && (!finished || new.len() == 1), "{new:?}");
+        for id in new {
+            known.push(id);
+            ledger.insert(id, (files(&world.path("files")), world.sql(".dump")));
+        }
+    }
+    assert!(ledger.len() > 5 && ledger.len() < BACKUPS as usize, "{} committed", ledger.len());
+    world.assert_sound();
+    for (id, (wanted, dump)) in &ledger {
+        let target = world.path(&format!("restored-{id}"));
+        let folder = target.to_str().expect("UTF-8");
+        world.finish(&["restore", &id.to_string(), "--target", folder]);
+        assert!(files(&target.join("storage/files")) == *wanted, "the files of {id}");
+        let database = format!("sqlite://{folder}/db.sqlite3");
+        let path = format!("{id}:/database");
+        world.finish(&["restore", &path, "--database", &database]);
+        assert!(sqlite(&target.join("db.sqlite3"), ".dump") == *dump, "the database of {id}");
+    }
+}
+
+#[test]
+fn a_database_is_as_before_or_as_asked_whenever_the_restore_is_killed() {
+    let mut world = World::new();
+    let url = world.url();
+    world.finish(&["backup", "files", "--database", &url]);
+    let wanted = world.sql(".dump");
+    let id = world.committed().pop().expect("a snapshot").to_string();
+    let path = format!("{id}:/database");
+    let restore = ["restore", path.as_str(), "--database", url.as_str()];
+    world.change();
+    let usual = world.finish(&restore);
+    let (mut before_count, mut after_count) = (0, 0);
+    for _ in 0..RESTORES {
+        world.change();
+        let before = world.sql(".dump");
+        let finished = world.kill(&restore, usual);
+        let after = world.sql(".dump");
+        if after == wanted {
+            after_count += 1;
+        } else {
+            assert!(after == before, "the database is neither as before nor as asked");
+            assert!(!finished, "the restore said that it was done");
+            before_count += 1;
+        }
+    }
+    assert!(before_count > 5 && after_count > 5, "{before_count} before, {after_count} after");
+    world.assert_sound();
+}
