@@ -253,8 +253,11 @@ fn the_packaged_script_restores_records_and_uploads() {
     let compared = ["fingerprint", "--exclude", "django_session", "--exclude", "django_migrations"];
     assert_eq!(source.manage(&compared, None), target.manage(&compared, None));
     let files = |django: &Django| {
-        let find = Command::new("sh").arg("-c").arg("find . -type f -exec sha256sum {} + | sort");
-        let output = { find }.current_dir(django.path("storage")).output().expect("find");
+        let output = Command::new("sh")
+            .args(["-c", "find . -type f -exec sha256sum {} + | sort"])
+            .current_dir(django.path("storage"))
+            .output()
+            .expect("find");
         String::from_utf8(output.stdout).expect("UTF-8")
     };
     assert!(files(&source).lines().count() > 3);
