@@ -1,5 +1,6 @@
 use serde_json::json;
 
+use super::Provenance::{ContentType, LikeName};
 use super::*;
 use crate::export::contents::Contents as _;
 use crate::export::testing::{Sample, edms};
@@ -33,7 +34,6 @@ fn djangos_own_names_and_unmistakable_likeness_are_found() {
     );
     let found: Vec<_> =
         map.models.iter().map(|m| (m.label.as_str(), m.table.as_str(), m.provenance)).collect();
-    use Provenance::{ContentType, LikeName};
     assert_eq!(
         found,
         [
