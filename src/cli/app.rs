@@ -139,6 +139,18 @@ impl App {
         })
     }
 
+    /// A folder for large temporary files, which `/tmp` may have no room for.
+    pub fn scratch_dir(&self) -> Result<PathBuf, Failure> {
+        let folder = self.cache_dir()?;
+        backend::create_private_dir(&folder).map_err(|error| {
+            usage(
+                format!("cannot make the cache directory {}: {error}", folder.display()),
+                "name another one with --cache-dir DIR or COEVAL_CACHE_DIR",
+            )
+        })?;
+        Ok(folder)
+    }
+
     /// The snapshots that belong to the configured application, or all.
     pub fn filter(&self) -> Result<Filter, Failure> {
         let application = self.config()?.application.name.clone();

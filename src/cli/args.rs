@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::app::App;
 use super::command::{
-    backup, cat, check, completions, diff, init, key, ls, repair, restore, snapshots, undo, version,
+    backup, cat, check, completions, diff, export, import, init, key, ls, package, repair, restore,
+    snapshots, undo, version,
 };
 use super::{Done, environment};
 use crate::hint::Failure;
@@ -74,6 +75,10 @@ pub enum Command {
     #[command(visible_alias = "extract")]
     Restore(restore::Args),
     Undo(undo::Args),
+    Export(export::Args),
+    Import(import::Args),
+    #[command(subcommand)]
+    Package(package::Command),
     #[command(visible_alias = "verify")]
     Check(check::Args),
     #[command(subcommand)]
@@ -96,6 +101,9 @@ impl Command {
             Self::Diff(args) => diff::run(&args, app),
             Self::Restore(args) => restore::run(&args, app),
             Self::Undo(args) => undo::run(&args, app),
+            Self::Export(args) => export::run(&args, app),
+            Self::Import(args) => import::run(&args, app),
+            Self::Package(what) => package::run(&what, app),
             Self::Check(args) => check::run(&args, app),
             Self::Repair(what) => repair::run(&what, app),
             Self::Key(what) => key::run(&what, app),

@@ -12,7 +12,7 @@ impl DatabaseUrl {
     /// A URL, or the path of an SQLite file, which becomes absolute.
     pub fn new(text: &str) -> Result<Self, Failure> {
         let path = match text.split_once("://") {
-            None => text,
+            None => text.strip_prefix("sqlite:").unwrap_or(text),
             Some(("sqlite", path)) => path,
             Some(("postgres" | "postgresql", _)) => return Ok(Self(text.to_owned())),
             Some((scheme, _)) => {

@@ -9,6 +9,7 @@ use super::error::{failed, usage};
 use super::output::count;
 use super::places::{Paths, source_path};
 use super::records::Record;
+use super::targets::file_name;
 use crate::hint::Failure;
 use crate::snapshot::{KeyRange, Selection, Snapshot, SourceRecord, TreeRecord};
 use crate::source::record::{DatabaseHeader, Schema};
@@ -23,7 +24,7 @@ pub fn dump(
     folder: &Path,
     app: &App,
 ) -> Result<(), Failure> {
-    let place = folder.join(&source.name);
+    let place = folder.join(file_name(&source.name)?);
     if place.exists() {
         return Err(usage(
             format!("{} is there already", place.display()),
@@ -48,7 +49,7 @@ pub fn dump(
             Selection::Entries { tree: name, keys } if *name == tree.info.name => Some(keys),
             Selection::Tree(_) | Selection::Entries { .. } => continue,
         };
-        let file = staging.path().join(format!("{}.jsonl", tree.info.name));
+        let file = staging.path().join(format!("{}.jsonl", file_name(&tree.info.name)?));
         save(&file, &mut |out| {
             records += write_table(snapshot, source, &tree, keys, out, app)?;
             Ok(())

@@ -9,6 +9,7 @@ mod args;
 mod command;
 mod config;
 mod databases;
+mod django;
 mod dump;
 mod environment;
 mod error;

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::Done;
 use super::app::{App, host};
-use super::config::dereference;
+use super::config::{dereference, is_name};
 use super::databases::DatabaseUrl;
 use super::error::usage;
 use super::output::count;
 use super::places::{source_path, tree_path};
-use crate::hint::Failure;
+use crate::hint::{ErrorKind, Failure};
 use crate::snapshot::{
     self, CaptureOptions, Destination, Parent, Reason, Restored, RestoredInto, Selection, Snapshot,
     SourceRecord, TreePlan,
@@ -74,14 +74,40 @@ impl Going {
     }
 }
 
-/// The directory that a storage or the configuration was captured from and goes back to: what
-/// `coeval.toml` says now, or `None` for what the snapshot says.
-pub fn directory_in_place(source: &SourceRecord, app: &App) -> Result<Option<PathBuf>, Failure> {
-    let storage = match source.kind {
-        Kind::Storage => app.config()?.storage.get(&source.name),
+/// The directory that a storage or the configuration goes back to: what `coeval.toml` says, or
+/// `None` for what the snapshot says. What came in a package from elsewhere has no say in where
+/// files are written.
+pub fn directory_in_place(
+    snapshot: &Snapshot,
+    source: &SourceRecord,
+    app: &App,
+) -> Result<Option<PathBuf>, Failure> {
+    let config = app.config()?;
+    let configured = match source.kind {
+        Kind::Storage => config.storage.get(&source.name).map(|storage| storage.path.clone()),
         Kind::Configuration | Kind::Database => None,
     };
-    Ok(storage.map(|storage| storage.path.clone()))
+    if configured.is_some() || !matches!(snapshot.manifest.reason, Reason::Import { .. }) {
+        return Ok(configured);
+    }
+    let path = source_path(source.kind, &source.name);
+    Err(usage(
+        format!("the snapshot came from a package, and coeval.toml does not say where {path} is"),
+        "restore it into a directory of its own with --target DIR",
+    ))
+}
+
+/// The name of a source or a tree as the name of a file. Those of an imported snapshot were made
+/// by whoever made the package.
+pub fn file_name(name: &str) -> Result<&str, Failure> {
+    if is_name(name) {
+        return Ok(name);
+    }
+    Err(Failure::message(
+        ErrorKind::Damage,
+        format!("refused: `{}` is no name of a file", name.escape_default()),
+        Some("the snapshot came from a package that is not to be trusted".to_owned()),
+    ))
 }
 
 /// The database that `coeval.toml` knows by the name of a source.

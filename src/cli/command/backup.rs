@@ -60,12 +60,11 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         between_hooks(app, || capture(&repo, &mut sources, &options, Mode::Commit, app))?
     };
     app.progress.finish();
-    show(&captured, app)?;
-    let complete = captured.manifest.is_complete();
-    Ok(if complete { Done::Fully } else { Done::Incompletely })
+    show(&captured, app)
 }
 
-fn capture(
+/// Takes a snapshot of sources in boxes.
+pub fn capture(
     repo: &std::sync::Arc<Repo>,
     sources: &mut [Box<dyn Source>],
     options: &CaptureOptions,
@@ -106,7 +105,14 @@ fn hook(command: &str, app: &App) -> Result<(), Failure> {
     }
 }
 
-fn show(captured: &Captured, app: &App) -> Result<(), Failure> {
+/// Shows a snapshot that was taken.
+pub fn show(captured: &Captured, app: &App) -> Result<Done, Failure> {
+    print(captured, app)?;
+    let complete = captured.manifest.is_complete();
+    Ok(if complete { Done::Fully } else { Done::Incompletely })
+}
+
+fn print(captured: &Captured, app: &App) -> Result<(), Failure> {
     let (output, manifest) = (&app.output, &captured.manifest);
     if output.is_json() {
         return output.json(&summary(captured));

@@ -10,7 +10,7 @@ use crate::cli::dump::dump;
 use crate::cli::error::usage;
 use crate::cli::places::{Scope, source_path};
 use crate::cli::sources::absolute;
-use crate::cli::targets::{self, DryRun, Going, database_in_place, directory_in_place};
+use crate::cli::targets::{self, DryRun, Going, database_in_place, directory_in_place, file_name};
 use crate::hint::Failure;
 use crate::snapshot::{Selection, Snapshot, SnapshotPath, SourceRecord};
 use crate::source::{Extras, Kind};
@@ -99,7 +99,7 @@ fn in_place(
             Going::database(snapshot, source, &database_in_place(source, app)?)
         }
         (Kind::Storage | Kind::Configuration, _) => {
-            let root = directory_in_place(source, app)?;
+            let root = directory_in_place(snapshot, source, app)?;
             Going::files(snapshot, source, root.as_deref(), Extras::Delete)
         }
     };
@@ -143,7 +143,7 @@ fn into_directory(
         let to = |source: &&SourceRecord| {
             let mut root = target.join(source.kind.as_str());
             if !source.name.is_empty() {
-                root.push(&source.name);
+                root.push(file_name(&source.name)?);
             }
             let going = Going::files(snapshot, source, Some(&root), extras)?;
             Ok(going.only(selection.clone()))
