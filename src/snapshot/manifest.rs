@@ -52,12 +52,25 @@ pub enum Reason {
     BeforeRestore {
         /// The snapshot that was going to be restored.
         of: SnapshotId,
+        /// Where each source was going to be restored into.
+        into: Vec<RestoredInto>,
     },
     /// It came from a package.
     Import {
         /// Where that snapshot was made, in the package's own words.
         origin: String,
     },
+}
+
+/// A target of a restore, so that `undo` finds it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredInto {
+    /// Which part of the application.
+    pub kind: Kind,
+    /// Which source.
+    pub name: String,
+    /// A path, or the URL of a database without its password.
+    pub place: String,
 }
 
 /// How well the sources agree on one instant.
@@ -81,6 +94,9 @@ pub struct SourceRecord {
     /// A tree that lists the source's trees and holds its header: the one hash of everything in
     /// the source.
     pub catalogue: Tree,
+    /// A second one, of what only helps: see [`Description::aids`](crate::source::Description) and
+    /// `notes`. It differs between equal sources, so that no proof covers it.
+    pub help: Tree,
     /// Entries (files and folders, records) in all its trees.
     pub entries: u64,
     /// Bytes of their contents.

@@ -13,7 +13,7 @@ mod timeline;
 pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
 pub use check::{CheckReport, check};
 pub use diff::{DiffItem, diff};
-pub use manifest::{Instant, Manifest, Reason, Skipped, SourceRecord};
+pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecord};
 pub use opened::{Snapshot, TreeRecord};
 pub use path::{PathError, Place, SnapshotPath};
 pub use restore::{

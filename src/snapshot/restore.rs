@@ -404,7 +404,8 @@ impl Wanted {
 }
 
 impl KeyRange {
-    fn contains(&self, key: &[u8]) -> bool {
+    /// Whether a key is one of them.
+    pub fn contains(&self, key: &[u8]) -> bool {
         match self {
             Self::Exactly(only) => key == only,
             Self::Below(top) => is_below(key, top) || key == top,

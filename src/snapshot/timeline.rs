@@ -6,7 +6,7 @@ use crate::id::SnapshotId;
 use crate::repo::Repo;
 use crate::time::{Timestamp, parse_time};
 
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Reason};
 
 /// All snapshots of a repository, oldest first.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +63,9 @@ impl Timeline {
 
     /// The snapshot that a person means: an id or its unique beginning, `latest`, `latest~2`,
     /// `tag:NAME` (the newest with that tag) or `@TIME` (the newest at or before it).
+    ///
+    /// `latest` passes over snapshots that a restore took of what it was about to change, so that
+    /// restoring it twice does not bring back what the first restore replaced.
     pub fn select(
         &self,
         text: &str,
@@ -95,8 +98,15 @@ impl Timeline {
         };
         let back: usize =
             back.ok_or_else(|| SelectError::NotASnapshot { text: text.to_owned() })?;
-        let count = self.iter(filter).count();
-        self.iter(filter).rev().nth(back).ok_or(SelectError::TooFarBack { back, count })
+        let asked_for = |(_, manifest): &&(_, Manifest)| {
+            !matches!(manifest.reason, Reason::BeforeRestore { .. })
+        };
+        let count = self.iter(filter).filter(asked_for).count();
+        self.iter(filter)
+            .rev()
+            .filter(asked_for)
+            .nth(back)
+            .ok_or(SelectError::TooFarBack { back, count })
     }
 
     /// The newest snapshot at or before a time.

@@ -19,6 +19,10 @@ use super::catalog::Catalog;
 use super::fixture::Shape;
 use crate::hint::Failure;
 
+/// The script that makes an application tell its models; for the standard input of `manage.py
+/// shell`.
+pub const INTROSPECTION_SCRIPT: &str = include_str!("../introspect.py");
+
 /// How a model was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

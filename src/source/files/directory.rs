@@ -50,7 +50,8 @@ pub(super) struct Staging {
 impl Directory {
     /// The directory of `files` as a target. It shows, and so changes, only what belongs to that
     /// source: what it excludes stays as it is.
-    pub const fn new(files: Files) -> Self {
+    pub const fn new(mut files: Files) -> Self {
+        files.is_target = true;
         Self { files, staging: None }
     }
 

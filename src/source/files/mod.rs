@@ -62,6 +62,8 @@ pub struct Files {
     selection: Selection,
     /// The changed fingerprints of a capture under way, and whether they are all there are.
     spool: Option<(Spool, bool)>,
+    /// Whether this is what a restore finds: then a file that is not there is about to be.
+    is_target: bool,
 }
 
 /// What the description says of the source, so that it can be read in the same way elsewhere.
@@ -105,13 +107,14 @@ impl Files {
         description: &Description,
         root: Option<&Path>,
     ) -> Result<Self, FilesError> {
-        let header: Header = serde_json::from_slice(&description.header)
+        let mut header: Header = serde_json::from_slice(&description.header)
             .map_err(|source| FilesError::Header { source })?;
-        let captured = match &header {
-            Header::Storage { path, .. } => Path::new(path),
-            Header::Configuration { base, .. } => Path::new(base),
-        };
-        let root = root.unwrap_or(captured).to_owned();
+        let (Header::Storage { path, .. } | Header::Configuration { base: path, .. }) = &mut header;
+        if let Some(root) = root {
+            // What is captured there, before a restore, was there and not where it came from.
+            *path = root.to_string_lossy().into_owned();
+        }
+        let root = PathBuf::from(&*path);
         Self::with_header(kind, name.into(), root, header)
     }
 
@@ -130,7 +133,7 @@ impl Files {
             Header::Storage { options, .. } => Selection::except(options)?,
             Header::Configuration { patterns, .. } => Selection::only(patterns)?,
         };
-        Ok(Self { kind, name, root, header, selection, spool: None })
+        Ok(Self { kind, name, root, header, selection, spool: None, is_target: false })
     }
 
     fn entries<'a>(
@@ -142,8 +145,11 @@ impl Files {
         let start = ctx.clock.now();
         ctx.phase(format!("reading {}", self.root.display()), None);
         let root = walk::open_root(&self.root)?;
-        let walk = Walk::new(root, &self.selection, ctx)
+        let mut walk = Walk::new(root, &self.selection, ctx)
             .map_err(|source| FilesError::Root { path: self.root.clone(), source })?;
+        if self.is_target {
+            walk.expect_nothing();
+        }
         let (spool, _) = self.spool.insert((Spool::new(), before.is_none()));
         Ok(Box::new(Capture::new(walk, before, spool, start, ctx)))
     }
@@ -177,7 +183,7 @@ impl Source for Files {
             |name: &str| TreeInfo { name: name.to_owned(), header: Vec::new(), estimate: None };
         let header =
             serde_json::to_vec(&self.header).map_err(|source| FilesError::Header { source })?;
-        Ok(Description { header, trees: vec![tree(TREE)], aids: vec![tree(STAT)] })
+        Ok(Description { header, trees: vec![tree(TREE)], aids: vec![tree(STAT)], ..Description::default() })
     }
 
     /// The entries since the parent are told by the parent's fingerprints; a parent without them

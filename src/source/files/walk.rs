@@ -125,6 +125,11 @@ impl<'a> Walk<'a> {
         Ok(rustix::fs::readlinkat(self.here()?, &found.name, Vec::new())?.into_bytes())
     }
 
+    /// Takes every pattern for matched: none will be reported.
+    pub(super) fn expect_nothing(&mut self) {
+        self.matched.fill(true);
+    }
+
     /// Reports the patterns that matched nothing.
     pub(super) fn report_unmatched(&self) {
         for (pattern, matched) in self.selection.patterns().iter().zip(&self.matched) {

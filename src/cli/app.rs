@@ -1,0 +1,176 @@
+//! What the commands share: configuration, output, context, and the way to the repository.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::args::Globals;
+use super::config::{Config, dereference};
+use super::environment::Environment;
+use super::error::usage;
+use super::output::{Format, Output, Verbosity};
+use super::progress::Progress;
+use super::unlock::{self, Secret};
+use crate::backend::{self, Backend};
+use crate::context::Context;
+use crate::hint::{ErrorKind, Failure};
+use crate::repo::{Repo, Unlocking};
+use crate::report::Reporter;
+use crate::snapshot::{Filter, Snapshot, Timeline};
+
+/// The program as it was called.
+pub struct App {
+    globals: Globals,
+    environment: Environment,
+    config: OnceCell<Config>,
+    /// Where results go.
+    pub output: Arc<Output>,
+    /// Where progress goes.
+    pub progress: Arc<Progress>,
+    /// For every operation of the library.
+    pub ctx: Context,
+}
+
+impl App {
+    /// Looks at the environment; the configuration file and the repository are opened by those
+    /// who need them.
+    pub fn new(globals: Globals) -> Result<Self, Failure> {
+        let format = if globals.json { Format::Json } else { Format::Text };
+        let verbosity = match (globals.quiet, globals.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, _) => Verbosity::Verbose,
+        };
+        let output = Arc::new(Output::new(format, verbosity));
+        let progress = Arc::new(Progress::new(Arc::clone(&output)));
+        let mut ctx = Context::new();
+        ctx.reporter = Arc::clone(&progress) as Arc<dyn Reporter>;
+        ctx.jobs = globals.jobs.map_or(ctx.jobs, usize::from);
+        let environment = Environment::read()?;
+        Ok(Self { globals, environment, config: OnceCell::new(), output, progress, ctx })
+    }
+
+    /// The configuration file; empty where there is none.
+    pub fn config(&self) -> Result<&Config, Failure> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let config = Config::find(self.globals.config.as_deref(), &self.environment)?;
+        Ok(self.config.get_or_init(|| config))
+    }
+
+    /// Where the repository is.
+    pub fn place(&self) -> Result<String, Failure> {
+        if let Some(place) = self.globals.repo.as_ref().or(self.environment.repository.as_ref()) {
+            return Ok(place.clone());
+        }
+        match &self.config()?.repository.url {
+            Some(url) => dereference(url, "[repository] url"),
+            None => Err(usage(
+                "no repository is named",
+                "name one with --repo PLACE, COEVAL_REPOSITORY or `url` in [repository] of \
+                 coeval.toml",
+            )),
+        }
+    }
+
+    /// The backend at that place.
+    pub fn backend(&self) -> Result<Arc<dyn Backend>, Failure> {
+        Ok(backend::open(&self.place()?)?)
+    }
+
+    /// Where the key or password is that was given: flags before the environment before the
+    /// configuration file.
+    pub fn secret(&self) -> Result<Option<Secret>, Failure> {
+        let (flags, environment) = (&self.globals, &self.environment);
+        let key = |path: &Option<PathBuf>| path.clone().map(Secret::KeyFile);
+        let file = |path: &Option<PathBuf>| path.clone().map(Secret::PasswordFile);
+        let by_flag = unlock::only(vec![
+            ("--key-file", key(&flags.key_file)),
+            ("--password-file", file(&flags.password_file)),
+        ])?;
+        if by_flag.is_some() {
+            return Ok(by_flag);
+        }
+        let command = environment.password_command.clone().map(Secret::PasswordCommand);
+        let by_environment = unlock::only(vec![
+            ("COEVAL_KEY_FILE", key(&environment.key_file)),
+            ("COEVAL_PASSWORD", environment.password.clone().map(Secret::Password)),
+            ("COEVAL_PASSWORD_FILE", file(&environment.password_file)),
+            ("COEVAL_PASSWORD_COMMAND", command),
+        ])?;
+        if by_environment.is_some() {
+            return Ok(by_environment);
+        }
+        Ok(key(&self.config()?.repository.key_file))
+    }
+
+    /// Opens the repository.
+    pub fn open(&self) -> Result<Arc<Repo>, Failure> {
+        let backend = self.backend()?;
+        let cache = self.cache_dir()?;
+        let ask = || unlock::ask(&self.ctx.cancel);
+        let repo = match self.secret()? {
+            None => Repo::open(backend, &Unlocking::Ask(&ask), &cache)?,
+            Some(secret) => match secret.read() {
+                Ok(unlock) => Repo::open(backend, &Unlocking::Given(&unlock), &cache)?,
+                Err(unreadable) => {
+                    // Where there is no repository, that is what the user must know first.
+                    let nothing = || Err(usage("no key", ""));
+                    let opened = Repo::open(backend, &Unlocking::Ask(&nothing), &cache);
+                    let absent =
+                        opened.err().filter(|error| error.kind() == ErrorKind::NoRepository);
+                    return Err(absent.unwrap_or(unreadable));
+                }
+            },
+        };
+        repo.refresh()?;
+        Ok(Arc::new(repo))
+    }
+
+    fn cache_dir(&self) -> Result<PathBuf, Failure> {
+        let named = self.globals.cache_dir.clone().or_else(|| self.environment.cache_dir.clone());
+        let user = || self.environment.user_cache.as_ref().map(|folder| folder.join("coeval"));
+        named.or_else(user).ok_or_else(|| {
+            usage(
+                "there is no place for the cache: HOME is not set",
+                "name one with --cache-dir DIR or COEVAL_CACHE_DIR",
+            )
+        })
+    }
+
+    /// A folder for large temporary files, which `/tmp` may have no room for.
+    pub fn scratch_dir(&self) -> Result<PathBuf, Failure> {
+        let folder = self.cache_dir()?;
+        backend::create_private_dir(&folder).map_err(|error| {
+            usage(
+                format!("cannot make the cache directory {}: {error}", folder.display()),
+                "name another one with --cache-dir DIR or COEVAL_CACHE_DIR",
+            )
+        })?;
+        Ok(folder)
+    }
+
+    /// The snapshots that belong to the configured application, or all.
+    pub fn filter(&self) -> Result<Filter, Failure> {
+        let application = self.config()?.application.name.clone();
+        Ok(Filter { application, ..Filter::default() })
+    }
+
+    /// The application that a new snapshot belongs to.
+    pub fn application(&self) -> Result<String, Failure> {
+        Ok(self.config()?.application.name.clone().unwrap_or_default())
+    }
+
+    /// The snapshot that the user means.
+    pub fn snapshot(&self, repo: &Arc<Repo>, text: &str) -> Result<Snapshot, Failure> {
+        let timeline = Timeline::load(repo)?;
+        let (id, manifest) = timeline.select(text, &self.filter()?, &self.ctx)?;
+        Ok(Snapshot { repo: Arc::clone(repo), id: *id, manifest: manifest.clone() })
+    }
+}
+
+/// The name of this machine.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,125 @@
+//! The arguments. Doc comments are the help texts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::app::App;
+use super::command::{
+    backup, cat, check, completions, diff, export, import, init, key, ls, package, repair, restore,
+    snapshots, undo, version,
+};
+use super::{Done, environment};
+use crate::hint::Failure;
+
+/// Snapshots of whole applications: database, files and configuration as of one instant
+///
+/// A SNAPSHOT is an id or its first digits, `latest`, `latest~2` (two before it), `tag:NAME`, or
+/// a time: `@2026-01-04T12:00`, `@yesterday`, `@"2 hours ago"`, which is the newest snapshot at or
+/// before then. Behind a colon follows a path in it: `latest:/database/main/users/17`,
+/// `latest:/storage/documents/a.pdf`, `latest:/configuration/.env`.
+#[derive(Debug, Parser)]
+#[command(name = "coeval", version, after_help = environment::HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Where the repository is: a path
+    #[arg(short, long, global = true, value_name = "PLACE")]
+    pub repo: Option<String>,
+    /// The key file that opens the repository
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// A file whose first line is the password that opens the repository
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// The configuration file [default: ./coeval.toml, /etc/coeval/coeval.toml or
+    /// ~/.config/coeval/coeval.toml]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the cache of the index is [default: ~/.cache/coeval]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// How many threads may compute at once [default: all cores]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Write results as JSON, one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say only what matters most: `backup -q` prints only the id
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Init(init::Args),
+    #[command(visible_alias = "create")]
+    Backup(backup::Args),
+    #[command(visible_alias = "list")]
+    Snapshots(snapshots::Args),
+    Ls(ls::Args),
+    Cat(cat::Args),
+    Diff(diff::Args),
+    #[command(visible_alias = "extract")]
+    Restore(restore::Args),
+    Undo(undo::Args),
+    Export(export::Args),
+    Import(import::Args),
+    #[command(subcommand)]
+    Package(package::Command),
+    #[command(visible_alias = "verify")]
+    Check(check::Args),
+    #[command(subcommand)]
+    Repair(repair::Repair),
+    #[command(subcommand)]
+    Key(key::Key),
+    Completions(completions::Args),
+    Version(version::Args),
+}
+
+impl Command {
+    /// Runs the command.
+    pub fn run(self, app: &App) -> Result<Done, Failure> {
+        match self {
+            Self::Init(args) => init::run(&args, app),
+            Self::Backup(args) => backup::run(&args, app),
+            Self::Snapshots(args) => snapshots::run(&args, app),
+            Self::Ls(args) => ls::run(&args, app),
+            Self::Cat(args) => cat::run(&args, app),
+            Self::Diff(args) => diff::run(&args, app),
+            Self::Restore(args) => restore::run(&args, app),
+            Self::Undo(args) => undo::run(&args, app),
+            Self::Export(args) => export::run(&args, app),
+            Self::Import(args) => import::run(&args, app),
+            Self::Package(what) => package::run(&what, app),
+            Self::Check(args) => check::run(&args, app),
+            Self::Repair(what) => repair::run(&what, app),
+            Self::Key(what) => key::run(&what, app),
+            Self::Completions(args) => completions::run(&args, app),
+            Self::Version(args) => version::run(&args, app),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,18 @@
+//! The commands, one file each: its arguments, and `run`.
+
+pub mod backup;
+pub mod cat;
+pub mod check;
+pub mod completions;
+pub mod diff;
+pub mod export;
+pub mod import;
+pub mod init;
+pub mod key;
+pub mod ls;
+pub mod package;
+pub mod repair;
+pub mod restore;
+pub mod snapshots;
+pub mod undo;
+pub mod version;

@@ -1,0 +1,169 @@
+//! `coeval restore`
+
+use std::path::PathBuf;
+
+use crate::cli::Done;
+use crate::cli::app::App;
+use crate::cli::config::dereference;
+use crate::cli::databases::DatabaseUrl;
+use crate::cli::dump::dump;
+use crate::cli::error::usage;
+use crate::cli::places::{Scope, source_path};
+use crate::cli::sources::absolute;
+use crate::cli::targets::{self, DryRun, Going, database_in_place, directory_in_place, file_name};
+use crate::hint::Failure;
+use crate::snapshot::{Selection, Snapshot, SnapshotPath, SourceRecord};
+use crate::source::{Extras, Kind};
+
+/// Bring a snapshot back, or a part of it: a table, a record, a folder, a file
+///
+/// Only what differs is changed. Before that, a snapshot of what is there is taken, to which
+/// `coeval undo` goes back; after it, everything is read again and compared by root hash, databases
+/// before their transaction is committed.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("where").required(true).multiple(true))]
+pub struct Args {
+    /// The snapshot and, perhaps, a path in it: @yesterday:/database/main/users
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    place: String,
+    /// Restore into this directory: files into DIR/storage/NAME and DIR/configuration, tables as
+    /// JSON lines into DIR/database/NAME
+    #[arg(long, value_name = "DIR", group = "where")]
+    target: Option<PathBuf>,
+    /// Restore the database into this one; without --in-place, only the database
+    #[arg(long, value_name = "URL", group = "where", conflicts_with = "target")]
+    database: Option<String>,
+    /// Restore everything to where it came from: what coeval.toml says, or, for files that it does
+    /// not name, what the snapshot says. What the snapshot does not have is deleted there
+    #[arg(long, group = "where", conflicts_with = "target")]
+    in_place: bool,
+    /// Say what would be changed, and change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Delete files in the target that the snapshot does not have
+    #[arg(long, requires = "target")]
+    delete: bool,
+    /// Verify what was restored, which is always done
+    #[arg(long, hide = true)]
+    verify: bool,
+}
+
+pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
+    let repo = app.open()?;
+    let wanted = SnapshotPath::parse(&args.place);
+    let snapshot = app.snapshot(&repo, &wanted.snapshot)?;
+    let scope = Scope::of(&snapshot, &wanted.path)?;
+    let selection = match (scope.tree.clone(), scope.keys.clone()) {
+        (Some(tree), Some(keys)) => Selection::Entries { tree, keys },
+        (Some(tree), None) => Selection::Tree(tree),
+        (None, _) => Selection::Everything,
+    };
+    let in_scope = |source: &&SourceRecord| scope.has_source(source.kind, &source.name);
+    let sources: Vec<_> = snapshot.manifest.sources.iter().filter(in_scope).collect();
+    if sources.is_empty() {
+        return Err(usage(
+            format!("there is nothing at {}", args.place),
+            "look around with `coeval ls`",
+        ));
+    }
+    let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
+    let url = match &args.database {
+        Some(url) => Some(DatabaseUrl::new(&dereference(url, "--database")?)?),
+        None => None,
+    };
+    let mut going = match (&args.target, &url) {
+        (Some(target), _) => {
+            return into_directory(args, target, &snapshot, &sources, &selection, app);
+        }
+        (None, Some(url)) if !args.in_place => {
+            vec![Going::database(&snapshot, only_database(&sources)?, url)?]
+        }
+        (None, url) => in_place(&snapshot, &sources, url.as_ref(), app)?,
+    };
+    going = going.into_iter().map(|going| going.only(selection.clone())).collect();
+    targets::restore(&snapshot, &mut going, dry_run, app)
+}
+
+fn in_place(
+    snapshot: &Snapshot,
+    sources: &[&SourceRecord],
+    url: Option<&DatabaseUrl>,
+    app: &App,
+) -> Result<Vec<Going>, Failure> {
+    if url.is_some() {
+        only_database(sources)?;
+    }
+    let to = |source: &&SourceRecord| match (source.kind, url) {
+        (Kind::Database, Some(url)) => Going::database(snapshot, source, url),
+        (Kind::Database, None) => {
+            Going::database(snapshot, source, &database_in_place(source, app)?)
+        }
+        (Kind::Storage | Kind::Configuration, _) => {
+            let root = directory_in_place(snapshot, source, app)?;
+            Going::files(snapshot, source, root.as_deref(), Extras::Delete)
+        }
+    };
+    sources.iter().map(to).collect()
+}
+
+/// The database among the sources, if there is exactly one.
+fn only_database<'s>(sources: &[&'s SourceRecord]) -> Result<&'s SourceRecord, Failure> {
+    let databases: Vec<_> = sources.iter().filter(|source| source.kind == Kind::Database).collect();
+    match databases[..] {
+        [only] => Ok(only),
+        [] => Err(usage(
+            "--database, but there is no database among what is to be restored",
+            "restore files with --target DIR or --in-place",
+        )),
+        _ => {
+            let paths = databases.iter().map(|source| source_path(source.kind, &source.name));
+            let paths = paths.collect::<Vec<_>>().join(" or ");
+            Err(usage(
+                "--database, but the snapshot has several databases",
+                format!("name one, as in SNAPSHOT:PATH with {paths}"),
+            ))
+        }
+    }
+}
+
+fn into_directory(
+    args: &Args,
+    target: &std::path::Path,
+    snapshot: &Snapshot,
+    sources: &[&SourceRecord],
+    selection: &Selection,
+    app: &App,
+) -> Result<Done, Failure> {
+    let target = absolute(target)?;
+    let extras = if args.delete { Extras::Delete } else { Extras::Keep };
+    let (databases, files): (Vec<_>, Vec<_>) =
+        sources.iter().partition(|source| source.kind == Kind::Database);
+    let mut done = Done::Fully;
+    if !files.is_empty() {
+        let to = |source: &&SourceRecord| {
+            let mut root = target.join(source.kind.as_str());
+            if !source.name.is_empty() {
+                root.push(file_name(&source.name)?);
+            }
+            let going = Going::files(snapshot, source, Some(&root), extras)?;
+            Ok(going.only(selection.clone()))
+        };
+        let mut going = files.into_iter().map(to).collect::<Result<Vec<_>, Failure>>()?;
+        let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
+        done = targets::restore(snapshot, &mut going, dry_run, app)?;
+    }
+    for source in databases {
+        let folder = target.join(Kind::Database.as_str());
+        if args.dry_run {
+            let path = source_path(source.kind, &source.name);
+            let folder = folder.join(&source.name);
+            app.ctx.report(crate::report::Event::Note(format!(
+                "{path} would be written as JSON lines to {}",
+                folder.display()
+            )));
+        } else {
+            dump(snapshot, source, selection, &folder, app)?;
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,329 @@
+//! `coeval.toml`: what an application consists of, where its snapshots go, and how long they are
+//! kept.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::environment::{self, Environment};
+use super::error::usage;
+use crate::hint::Failure;
+
+/// The configuration file. Relative paths in it are relative to its folder; [`Config::load`]
+/// makes them absolute.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the snapshots are kept.
+    pub repository: Repository,
+    /// What the application is called.
+    pub application: Application,
+    /// The databases, by name.
+    pub database: BTreeMap<String, Database>,
+    /// The directories of files, by name.
+    pub storage: BTreeMap<String, Storage>,
+    /// The configuration files.
+    pub configuration: Configuration,
+    /// Which snapshots to keep. It is read and checked, and used by `forget` in a later version.
+    pub retention: Retention,
+    /// Commands that run before and after a backup.
+    pub hooks: Hooks,
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// `[repository]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Repository {
+    /// A path or a URL.
+    pub url: Option<String>,
+    /// The file with the key that opens it.
+    pub key_file: Option<PathBuf>,
+}
+
+/// `[application]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Application {
+    /// Snapshots of one application form one timeline.
+    pub name: Option<String>,
+}
+
+/// `[database.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://…` or `sqlite://…`, or `env:VARIABLE`, which holds it.
+    pub url: String,
+    /// Tables whose rows are left out.
+    #[serde(default)]
+    pub exclude_tables: Vec<String>,
+    /// The Django project whose models these tables belong to.
+    pub django: Option<Django>,
+}
+
+/// `django = { … }`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Django {
+    /// The project's `manage.py`.
+    pub manage: PathBuf,
+    /// The interpreter that runs it; `python3` if it is not given.
+    pub python: Option<PathBuf>,
+}
+
+/// `[storage.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Storage {
+    /// The directory.
+    pub path: PathBuf,
+    /// Globs of what is left out.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Whether other file systems mounted below are left out.
+    #[serde(default)]
+    pub one_file_system: bool,
+}
+
+/// `[configuration]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Configuration {
+    /// Paths and globs.
+    pub files: Vec<String>,
+}
+
+/// `[retention]`: how many snapshots of each kind to keep.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Retention {
+    /// The newest ones.
+    pub keep_last: Option<u32>,
+    /// The last of each hour.
+    pub keep_hourly: Option<u32>,
+    /// The last of each day.
+    pub keep_daily: Option<u32>,
+    /// The last of each week.
+    pub keep_weekly: Option<u32>,
+    /// The last of each month.
+    pub keep_monthly: Option<u32>,
+    /// The last of each year.
+    pub keep_yearly: Option<u32>,
+    /// All that are younger than this: `30d`.
+    pub keep_within: Option<String>,
+    /// All with one of these tags.
+    pub keep_tag: Vec<String>,
+}
+
+/// `[hooks]`: each command is run by `sh -c`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Hooks {
+    /// Run one after the other before the first source is read. If one fails, no backup is made.
+    pub before: Vec<String>,
+    /// Run after the last source was read, also when the backup failed.
+    pub after: Vec<String>,
+}
+
+impl Config {
+    /// Reads the file that the user names, else the first of `./coeval.toml`,
+    /// `/etc/coeval/coeval.toml` and `~/.config/coeval/coeval.toml`. Without any, nothing is
+    /// configured.
+    pub fn find(named: Option<&Path>, environment: &Environment) -> Result<Self, Failure> {
+        if let Some(path) = named.or(environment.config.as_deref()) {
+            return Self::load(path);
+        }
+        let user = environment.user_config.as_ref().map(|folder| folder.join("coeval"));
+        let folders = [Some(PathBuf::new()), Some("/etc/coeval".into()), user];
+        let mut paths = folders.into_iter().flatten().map(|folder| folder.join("coeval.toml"));
+        match paths.find(|path| path.exists()) {
+            Some(path) => Self::load(&path),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn load(path: &Path) -> Result<Self, Failure> {
+        let cannot_read = |error| {
+            usage(
+                format!("cannot read the configuration file {}: {error}", path.display()),
+                "name another one with --config FILE",
+            )
+        };
+        let path = std::path::absolute(path).map_err(cannot_read)?;
+        let text = std::fs::read_to_string(&path).map_err(cannot_read)?;
+        let mut config = Self::parse(&text, &path)?;
+        config.resolve(path.parent().unwrap_or(Path::new("/")));
+        config.file = Some(path);
+        Ok(config)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+            let place = format!("{} line {line}", path.display());
+            match unknown_key(error.message()) {
+                Some((message, hint)) => usage(format!("{place}: {message}"), hint),
+                None => usage(format!("{place}: {}", error.message()), "correct it"),
+            }
+        })?;
+        let names = config.database.keys().chain(config.storage.keys());
+        if let Some(name) = names.into_iter().find(|name| !is_name(name)) {
+            return Err(usage(
+                format!("{}: `{name}` is no name for a source", path.display()),
+                "a name has no `/` and no control characters, and is not empty, `.` or `..`",
+            ));
+        }
+        if let Some(within) = &config.retention.keep_within
+            && crate::time::parse_time(within, crate::time::Timestamp::new(1 << 33, 0)).is_err()
+        {
+            let message = format!("{}: keep-within: `{within}` is no time span", path.display());
+            return Err(usage(message, "write it as 30d or 12 hours"));
+        }
+        Ok(config)
+    }
+
+    /// Makes paths absolute.
+    fn resolve(&mut self, folder: &Path) {
+        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
+        if let Some(url) = &mut self.repository.url
+            && !url.contains("://")
+            && !url.starts_with("env:")
+        {
+            *url = folder.join(&*url).to_string_lossy().into_owned();
+        }
+        self.repository.key_file.iter_mut().for_each(resolve);
+        self.storage.values_mut().for_each(|storage| resolve(&mut storage.path));
+        for file in &mut self.configuration.files {
+            *file = folder.join(&*file).to_string_lossy().into_owned();
+        }
+        for database in self.database.values_mut() {
+            if let Some(path) = database.url.strip_prefix("sqlite://")
+                && !path.starts_with('/')
+            {
+                database.url = format!("sqlite://{}", folder.join(path).display());
+            }
+            if let Some(django) = &mut database.django {
+                resolve(&mut django.manage);
+                // A bare name is looked up in the search path.
+                django
+                    .python
+                    .iter_mut()
+                    .filter(|python| python.components().count() > 1)
+                    .for_each(resolve);
+            }
+        }
+    }
+}
+
+/// The value of a setting that may be `env:VARIABLE`.
+pub fn dereference(value: &str, setting: &str) -> Result<String, Failure> {
+    let Some(variable) = value.strip_prefix("env:") else { return Ok(value.to_owned()) };
+    environment::variable(variable)?.ok_or_else(|| {
+        usage(
+            format!("{setting} refers to the environment variable {variable}, which is not set"),
+            format!("set it, as in `{variable}=… coeval …`"),
+        )
+    })
+}
+
+/// Whether a text can be the name of a source: one part of a path.
+pub fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(|c: char| c == '/' || c.is_control())
+}
+
+/// Makes serde's "unknown field `x`, expected one of `a`, `b`" into a message and a hint.
+fn unknown_key(message: &str) -> Option<(String, String)> {
+    let mut quoted = message.strip_prefix("unknown field")?.split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    let known: Vec<&str> = quoted.collect();
+    let similarity = |key: &&str| strsim::jaro_winkler(unknown, key);
+    let nearest = known.iter().copied().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    let message = format!("unknown key `{unknown}` — did you mean `{nearest}`?");
+    Some((message, format!("known here are: {}", known.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hint::ErrorKind;
+
+    fn parse(text: &str) -> Result<Config, Failure> {
+        Config::parse(text, Path::new("/etc/coeval/coeval.toml"))
+    }
+
+    #[test]
+    fn everything_of_the_documentation_is_known() {
+        let mut config = parse(
+            r#"
+            [repository]
+            url = "snapshots"
+            key-file = "edms.key"
+            [application]
+            name = "edms"
+            [database.main]
+            url = "env:DATABASE_URL"
+            exclude-tables = ["django_session"]
+            django = { manage = "manage.py", python = "python3.12" }
+            [database.other]
+            url = "sqlite://other.sqlite3"
+            [storage.documents]
+            path = "/app/storage/documents"
+            exclude = ["*.tmp"]
+            one-file-system = true
+            [configuration]
+            files = [".env", "/app/edms/settings/*.py"]
+            [retention]
+            keep-last = 3
+            keep-hourly = 28
+            keep-daily = 30
+            keep-weekly = 8
+            keep-monthly = 12
+            keep-yearly = 3
+            keep-within = "30d"
+            keep-tag = ["release"]
+            [hooks]
+            before = ["true"]
+            after = ["true"]
+            "#,
+        )
+        .expect("a configuration");
+        config.resolve(Path::new("/etc/coeval"));
+        assert_eq!(config.repository.url.as_deref(), Some("/etc/coeval/snapshots"));
+        assert_eq!(config.configuration.files, ["/etc/coeval/.env", "/app/edms/settings/*.py"]);
+        assert_eq!(config.database["other"].url, "sqlite:///etc/coeval/other.sqlite3");
+        let django = config.database["main"].django.as_ref().expect("a project");
+        assert_eq!(django.manage, Path::new("/etc/coeval/manage.py"));
+        assert_eq!(django.python.as_deref(), Some(Path::new("python3.12")));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_known_one_and_its_line() {
+        let error = parse("[storage.media]\npath = \"/m\"\nexlude = []\n").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert_eq!(
+            error.to_string(),
+            "/etc/coeval/coeval.toml line 3: unknown key `exlude` — did you mean `exclude`?"
+        );
+        let error = parse("[databse.main]\nurl = \"x\"\n").unwrap_err();
+        assert!(error.to_string().contains("line 1: unknown key `databse`"), "{error}");
+        assert!(error.to_string().contains("did you mean `database`?"), "{error}");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in [
+            "[storage.\"a/b\"]\npath = \"/m\"",
+            "[retention]\nkeep-within = \"soon\"",
+            "[retention]\nkeep-daily = -1",
+            "[storage.media]",
+            "[",
+        ] {
+            assert_eq!(parse(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");
+        }
+    }
+}

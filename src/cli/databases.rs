@@ -1,0 +1,116 @@
+//! Which database a URL names, as a source and as a target.
+
+use super::error::usage;
+use crate::hint::Failure;
+use crate::source::{Postgres, PostgresOptions, Source, Sqlite, SqliteTarget, Target};
+
+/// The URL of a database. Texts show it without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// A URL, or the path of an SQLite file, which becomes absolute.
+    pub fn new(text: &str) -> Result<Self, Failure> {
+        let path = match text.split_once("://") {
+            None => text.strip_prefix("sqlite:").unwrap_or(text),
+            Some(("sqlite", path)) => path,
+            Some(("postgres" | "postgresql", _)) => return Ok(Self(text.to_owned())),
+            Some((scheme, _)) => {
+                return Err(usage(
+                    format!("this version knows no databases of the kind {scheme}://"),
+                    "it knows postgres://user@host/name and sqlite:///path/of/file",
+                ));
+            }
+        };
+        let path = std::path::absolute(path)
+            .map_err(|_| usage("the URL names no file", "write it as sqlite:///path/of/file"))?;
+        Ok(Self(format!("sqlite://{}", path.display())))
+    }
+
+    /// What a snapshot calls it if nobody says otherwise: the last part of its path without
+    /// ending, or `main`.
+    pub fn name(&self) -> String {
+        let path = self.0.split(['?', '#']).next().unwrap_or_default();
+        let path = path.split_once("://").map_or(path, |(_, path)| path);
+        let last = path.split_once('/').and_then(|(_, path)| path.rsplit('/').next());
+        let stem = last.map(|last| last.split_once('.').map_or(last, |(stem, _)| stem));
+        stem.filter(|stem| super::config::is_name(stem)).unwrap_or("main").to_owned()
+    }
+
+    /// The database as a source; the rows of excluded tables are left out.
+    pub fn source(&self, name: &str, exclude: Vec<String>) -> Result<Box<dyn Source>, Failure> {
+        if self.is_sqlite() {
+            return Ok(Box::new(Sqlite::new(name, &self.0, exclude)?));
+        }
+        Ok(Box::new(self.postgres(name, exclude)?))
+    }
+
+    /// The database as a target; the rows of excluded tables stay as they are.
+    pub fn target(&self, name: &str, exclude: Vec<String>) -> Result<Box<dyn Target>, Failure> {
+        if self.is_sqlite() {
+            return Ok(Box::new(SqliteTarget::new(Sqlite::new(name, &self.0, exclude)?)));
+        }
+        Ok(Box::new(self.postgres(name, exclude)?))
+    }
+
+    fn postgres(&self, name: &str, exclude_tables: Vec<String>) -> Result<Postgres, Failure> {
+        let options = PostgresOptions { exclude_tables, ..PostgresOptions::default() };
+        Ok(Postgres::new(name, &self.0, options)?)
+    }
+
+    fn is_sqlite(&self) -> bool {
+        self.0.starts_with("sqlite://")
+    }
+}
+
+impl std::fmt::Display for DatabaseUrl {
+    /// The URL with `***` in place of everything that may be a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_sqlite() {
+            return f.write_str(&self.0);
+        }
+        let Ok(mut url) = url::Url::parse(&self.0) else { return f.write_str("***") };
+        if url.password().is_some() && url.set_password(Some("***")).is_err() {
+            return f.write_str("***");
+        }
+        if url.query().is_some_and(|query| query.contains("password")) {
+            url.set_query(Some("***"));
+        }
+        f.write_str(url.as_str())
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DatabaseUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> DatabaseUrl {
+        DatabaseUrl::new(text).expect("a URL")
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let with = url("postgres://app:hunter2@db.example/edms?sslmode=require");
+        assert_eq!(with.to_string(), "postgres://app:***@db.example/edms?sslmode=require");
+        assert!(!format!("{with:?}").contains("hunter2"));
+        let in_query = url("postgres:///edms?password=hunter2");
+        assert!(!in_query.to_string().contains("hunter2"));
+        assert_eq!(url("/srv/app.sqlite3").to_string(), "sqlite:///srv/app.sqlite3");
+    }
+
+    #[test]
+    fn a_database_is_named_after_its_last_part() {
+        assert_eq!(url("postgres://app@db/edms?sslmode=require").name(), "edms");
+        assert_eq!(url("postgres://db").name(), "main");
+        assert_eq!(url("postgres://db/").name(), "main");
+        assert_eq!(url("sqlite:///srv/app.sqlite3").name(), "app");
+        assert_eq!(url("/srv/app.db").name(), "app");
+        assert!(DatabaseUrl::new("mysql://x/y").is_err());
+    }
+}

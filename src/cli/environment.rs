@@ -1,0 +1,91 @@
+//! The environment, read once: the only place of the program that looks at it.
+
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use super::error::usage;
+use crate::hint::Failure;
+
+/// The end of the help text.
+pub const HELP: &str = "\
+Environment:
+  COEVAL_REPOSITORY        where the repository is, instead of --repo
+  COEVAL_KEY_FILE          the key file, instead of --key-file
+  COEVAL_PASSWORD          the password itself
+  COEVAL_PASSWORD_FILE     a file with the password, instead of --password-file
+  COEVAL_PASSWORD_COMMAND  a command that prints the password
+  COEVAL_CACHE_DIR         where the cache is, instead of --cache-dir
+  COEVAL_CONFIG            the configuration file, instead of --config
+  NO_COLOR                 no colours
+
+Exit codes:
+  0 done   1 failed   2 wrong usage   3 done, but something could not be read
+  10 no repository   11 repository is busy   12 wrong password or key   13 damage was found";
+
+/// What the variables say.
+#[derive(Debug, Default)]
+pub struct Environment {
+    /// `COEVAL_REPOSITORY`
+    pub repository: Option<String>,
+    /// `COEVAL_KEY_FILE`
+    pub key_file: Option<PathBuf>,
+    /// `COEVAL_PASSWORD`
+    pub password: Option<Zeroizing<String>>,
+    /// `COEVAL_PASSWORD_FILE`
+    pub password_file: Option<PathBuf>,
+    /// `COEVAL_PASSWORD_COMMAND`
+    pub password_command: Option<String>,
+    /// `COEVAL_CACHE_DIR`
+    pub cache_dir: Option<PathBuf>,
+    /// `COEVAL_CONFIG`
+    pub config: Option<PathBuf>,
+    /// `XDG_CACHE_HOME`, or `.cache` in `HOME`
+    pub user_cache: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`, or `.config` in `HOME`
+    pub user_config: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Reads all variables. One that is empty or not UTF-8 is an error: it was meant to say
+    /// something.
+    pub fn read() -> Result<Self, Failure> {
+        let path = |name| variable(name).map(|value| value.map(PathBuf::from));
+        let home = home("HOME");
+        let below_home = |folder: &str| home.as_ref().map(|home| home.join(folder));
+        Ok(Self {
+            repository: variable("COEVAL_REPOSITORY")?,
+            key_file: path("COEVAL_KEY_FILE")?,
+            password: variable("COEVAL_PASSWORD")?.map(Zeroizing::new),
+            password_file: path("COEVAL_PASSWORD_FILE")?,
+            password_command: variable("COEVAL_PASSWORD_COMMAND")?,
+            cache_dir: path("COEVAL_CACHE_DIR")?,
+            config: path("COEVAL_CONFIG")?,
+            user_cache: self::home("XDG_CACHE_HOME").or_else(|| below_home(".cache")),
+            user_config: self::home("XDG_CONFIG_HOME").or_else(|| below_home(".config")),
+        })
+    }
+}
+
+/// A variable that the user set for coeval.
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
+pub fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match std::env::var(name) {
+        Ok(value) if value.is_empty() => Err(usage(
+            format!("the environment variable {name} is set, but empty"),
+            format!("give it a value, or `unset {name}`"),
+        )),
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(usage(
+            format!("the environment variable {name} is not UTF-8"),
+            "write it in UTF-8".to_owned(),
+        )),
+    }
+}
+
+/// A folder that the system names; by the XDG rules one that is not absolute does not count.
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
+fn home(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}

@@ -1,0 +1,108 @@
+//! Paths in snapshots, written out: `/database/main/users/17`.
+
+use crate::hint::Failure;
+use crate::snapshot::{KeyRange, Place, Snapshot};
+use crate::source::key::format_key;
+use crate::source::record::TableHeader;
+use crate::source::{Kind, TreeInfo, display_key};
+
+/// The path of a source. The configuration has no name of its own.
+pub fn source_path(kind: Kind, name: &str) -> String {
+    match name {
+        "" => format!("/{}", kind.as_str()),
+        name => format!("/{}/{name}", kind.as_str()),
+    }
+}
+
+/// The path of a tree: that of the source for files, with the table for a database.
+pub fn tree_path(kind: Kind, source: &str, tree: &str) -> String {
+    match tree {
+        "" => source_path(kind, source),
+        tree => format!("{}/{tree}", source_path(kind, source)),
+    }
+}
+
+/// Writes the paths of the entries of one tree.
+#[derive(Debug)]
+pub struct Paths {
+    tree: String,
+    /// The table, where it is one.
+    pub header: Option<TableHeader>,
+}
+
+impl Paths {
+    /// For the entries of this tree.
+    pub fn new(kind: Kind, source: &str, tree: &TreeInfo) -> Result<Self, Failure> {
+        let header = match kind {
+            Kind::Database => Some(TableHeader::from_json(&tree.header)?),
+            Kind::Storage | Kind::Configuration => None,
+        };
+        Ok(Self { tree: tree_path(kind, source, &tree.name), header })
+    }
+
+    /// The path of an entry.
+    pub fn of(&self, key: &[u8]) -> Result<String, Failure> {
+        match &self.header {
+            Some(header) => Ok(format!("{}/{}", self.tree, format_key(header, key)?)),
+            None if key.is_empty() => Ok(self.tree.clone()),
+            None => Ok(format!("{}/{}", self.tree, display_key(key))),
+        }
+    }
+}
+
+/// A part of a snapshot: all, one kind, one source, one tree, or some keys of one tree.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Which kind, unless all.
+    pub kind: Option<Kind>,
+    /// Which source, unless all.
+    pub source: Option<String>,
+    /// Which tree, unless all.
+    pub tree: Option<String>,
+    /// Which keys, unless all.
+    pub keys: Option<KeyRange>,
+}
+
+impl Scope {
+    /// The part of a snapshot that a path leads to.
+    pub fn of(snapshot: &Snapshot, path: &str) -> Result<Self, Failure> {
+        Ok(match snapshot.resolve(path)? {
+            Place::Root => Self::default(),
+            Place::Kind(kind) => Self { kind: Some(kind), ..Self::default() },
+            Place::Source(source) => {
+                Self { kind: Some(source.kind), source: Some(source.name), ..Self::default() }
+            }
+            Place::Tree(source, record) => Self {
+                kind: Some(source.kind),
+                source: Some(source.name),
+                tree: Some(record.info.name),
+                keys: None,
+            },
+            Place::Entry(source, record, key) => Self {
+                kind: Some(source.kind),
+                source: Some(source.name),
+                tree: Some(record.info.name),
+                keys: Some(match source.kind {
+                    Kind::Database => KeyRange::Exactly(key),
+                    Kind::Storage | Kind::Configuration => KeyRange::Below(key),
+                }),
+            },
+        })
+    }
+
+    /// Whether a source belongs to it.
+    pub fn has_source(&self, kind: Kind, name: &str) -> bool {
+        self.kind.is_none_or(|wanted| wanted == kind)
+            && self.source.as_ref().is_none_or(|wanted| wanted == name)
+    }
+
+    /// Whether a tree belongs to it.
+    pub fn has_tree(&self, kind: Kind, source: &str, tree: &str) -> bool {
+        self.has_source(kind, source) && self.tree.as_ref().is_none_or(|wanted| wanted == tree)
+    }
+
+    /// Whether an entry of such a tree belongs to it.
+    pub fn has_key(&self, key: &[u8]) -> bool {
+        self.keys.as_ref().is_none_or(|keys| keys.contains(key))
+    }
+}

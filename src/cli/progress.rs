@@ -1,0 +1,166 @@
+//! What a person, or a program, sees of work in progress: bars on a terminal, else a line now and
+//! then, always on the standard error; JSON status lines on the standard output.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::{Output, Verbosity, size};
+use crate::report::{Event, Reporter};
+use crate::time::{Clock as _, SystemClock, Timestamp};
+
+/// Time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+/// Time between two status messages.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// Time between two drawings of the bar.
+const REDRAW_EVERY: Duration = Duration::from_millis(100);
+
+/// Shows the events of an operation, and remembers what was skipped.
+#[derive(Debug)]
+pub struct Progress {
+    output: Arc<Output>,
+    bar: Option<ProgressBar>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: String,
+    expected: Option<u64>,
+    items: u64,
+    bytes: u64,
+    shown: Timestamp,
+    skipped: u64,
+}
+
+impl Progress {
+    /// Progress beside an output.
+    pub fn new(output: Arc<Output>) -> Self {
+        let on_terminal = io::stderr().is_terminal();
+        let bar = (on_terminal && !output.is_json() && !output.is_quiet()).then(|| {
+            let bar = ProgressBar::new_spinner();
+            let style = ProgressStyle::with_template("{spinner} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar
+        });
+        let state = State {
+            phase: String::new(),
+            expected: None,
+            items: 0,
+            bytes: 0,
+            shown: SystemClock.now(),
+            skipped: 0,
+        };
+        Self { output, bar, state: Mutex::new(state) }
+    }
+
+    /// How many items were skipped.
+    pub fn skipped(&self) -> u64 {
+        self.state().skipped
+    }
+
+    /// Takes the bar from the screen.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Writes a line to the standard error.
+    pub fn say(&self, line: &str) {
+        // There is nobody left to tell that the standard error is closed.
+        let write = || drop(writeln!(io::stderr(), "{line}"));
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn phase(&self, what: String, expected: Option<u64>) {
+        if self.output.verbosity == Verbosity::Verbose && !self.output.is_json() {
+            self.say(&what);
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_message(what.clone());
+            bar.tick();
+        }
+        let mut state = self.state();
+        (state.phase, state.expected, state.items, state.bytes) = (what, expected, 0, 0);
+    }
+
+    fn progress(&self, items: u64, bytes: u64) {
+        let now = SystemClock.now();
+        let mut state = self.state();
+        state.items += items;
+        state.bytes += bytes;
+        let every = match &self.bar {
+            Some(_) => REDRAW_EVERY,
+            None if self.output.is_json() => STATUS_EVERY,
+            None => LINE_EVERY,
+        };
+        if self.output.is_quiet() || now.since(state.shown) < every {
+            return;
+        }
+        state.shown = now;
+        if let Some(bar) = &self.bar {
+            bar.set_message(state.text());
+            bar.tick();
+        } else if self.output.is_json() {
+            // A closed output is found by the result, which follows.
+            drop(self.output.json_now(&state.status()));
+        } else {
+            self.say(&state.text());
+        }
+    }
+
+    fn skip(&self, item: &str, reason: &str) {
+        self.state().skipped += 1;
+        if self.output.is_json() {
+            let message = serde_json::json!({
+                "message_type": "error",
+                "item": item,
+                "error": { "message": reason },
+            });
+            self.say(&message.to_string());
+        } else {
+            self.say(&format!("skipped: {item}: {reason}"));
+        }
+    }
+}
+
+impl Reporter for Progress {
+    fn report(&self, event: Event) {
+        match event {
+            Event::Phase { what, items } => self.phase(what, items),
+            Event::Progress { items, bytes } => self.progress(items, bytes),
+            Event::Skipped { item, reason } => self.skip(&item, &reason),
+            Event::Note(text) if self.output.is_quiet() || self.output.is_json() => drop(text),
+            Event::Note(text) => self.say(&format!("note: {text}")),
+        }
+    }
+}
+
+impl State {
+    fn text(&self) -> String {
+        let of = self.expected.map_or_else(String::new, |all| format!(" of {all}"));
+        let bytes = if self.bytes > 0 { format!(", {}", size(self.bytes)) } else { String::new() };
+        format!("{}: {}{of}{bytes}", self.phase, self.items)
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::json!({
+            "message_type": "status",
+            "action": self.phase,
+            "files_done": self.items,
+            "bytes_done": self.bytes,
+            "total_files": self.expected,
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! Where the sources of a snapshot go back to, and the restore itself: what `restore` and `undo`
+//! share.
+
+use std::path::{Path, PathBuf};
+
+use super::Done;
+use super::app::{App, host};
+use super::config::{dereference, is_name};
+use super::databases::DatabaseUrl;
+use super::error::usage;
+use super::output::count;
+use super::places::{source_path, tree_path};
+use crate::hint::{ErrorKind, Failure};
+use crate::snapshot::{
+    self, CaptureOptions, Destination, Parent, Reason, Restored, RestoredInto, Selection, Snapshot,
+    SourceRecord, TreePlan,
+};
+use crate::source::record::DatabaseHeader;
+use crate::source::{Applied, Directory, Extras, Files, Kind, Target};
+
+/// A source of a snapshot with the target it goes into.
+pub struct Going {
+    kind: Kind,
+    name: String,
+    selection: Selection,
+    extras: Extras,
+    /// The target as people and a later `undo` read it.
+    place: String,
+    target: Box<dyn Target>,
+}
+
+impl Going {
+    /// Files into a directory; `None` is where they were captured.
+    pub fn files(
+        snapshot: &Snapshot,
+        source: &SourceRecord,
+        root: Option<&Path>,
+        extras: Extras,
+    ) -> Result<Self, Failure> {
+        let description = snapshot.description(source)?;
+        let files = Files::described(source.kind, &source.name, &description, root)?;
+        let place = files.root().display().to_string();
+        let target = Box::new(Directory::new(files));
+        Ok(Self::whole(source, extras, place, target))
+    }
+
+    /// A database into a database.
+    pub fn database(
+        snapshot: &Snapshot,
+        source: &SourceRecord,
+        url: &DatabaseUrl,
+    ) -> Result<Self, Failure> {
+        // What the snapshot does not show of the tables must not be compared, nor deleted.
+        let header = DatabaseHeader::from_json(&snapshot.header(source)?)?;
+        let target = url.target(&source.name, header.excluded_tables)?;
+        Ok(Self::whole(source, Extras::Delete, url.to_string(), target))
+    }
+
+    fn whole(
+        source: &SourceRecord,
+        extras: Extras,
+        place: String,
+        target: Box<dyn Target>,
+    ) -> Self {
+        let selection = Selection::Everything;
+        Self { kind: source.kind, name: source.name.clone(), selection, extras, place, target }
+    }
+
+    /// The same, but only a part of the source.
+    #[must_use]
+    pub fn only(mut self, selection: Selection) -> Self {
+        self.selection = selection;
+        self
+    }
+}
+
+/// The directory that a storage or the configuration goes back to: what `coeval.toml` says, or
+/// `None` for what the snapshot says. What came in a package from elsewhere has no say in where
+/// files are written.
+pub fn directory_in_place(
+    snapshot: &Snapshot,
+    source: &SourceRecord,
+    app: &App,
+) -> Result<Option<PathBuf>, Failure> {
+    let config = app.config()?;
+    let configured = match source.kind {
+        Kind::Storage => config.storage.get(&source.name).map(|storage| storage.path.clone()),
+        Kind::Configuration | Kind::Database => None,
+    };
+    if configured.is_some() || !matches!(snapshot.manifest.reason, Reason::Import { .. }) {
+        return Ok(configured);
+    }
+    let path = source_path(source.kind, &source.name);
+    Err(usage(
+        format!("the snapshot came from a package, and coeval.toml does not say where {path} is"),
+        "restore it into a directory of its own with --target DIR",
+    ))
+}
+
+/// The name of a source or a tree as the name of a file. Those of an imported snapshot were made
+/// by whoever made the package.
+pub fn file_name(name: &str) -> Result<&str, Failure> {
+    if is_name(name) {
+        return Ok(name);
+    }
+    Err(Failure::message(
+        ErrorKind::Damage,
+        format!("refused: `{}` is no name of a file", name.escape_default()),
+        Some("the snapshot came from a package that is not to be trusted".to_owned()),
+    ))
+}
+
+/// The database that `coeval.toml` knows by the name of a source.
+pub fn database_in_place(source: &SourceRecord, app: &App) -> Result<DatabaseUrl, Failure> {
+    let name = &source.name;
+    let Some(database) = app.config()?.database.get(name) else {
+        return Err(usage(
+            format!("coeval.toml does not say where the database `{name}` is"),
+            format!("name it with --database URL, or write [database.{name}] into coeval.toml"),
+        ));
+    };
+    DatabaseUrl::new(&dereference(&database.url, &format!("[database.{name}] url"))?)
+}
+
+/// Carries out a restore, or only says what it would do.
+pub fn restore(
+    snapshot: &Snapshot,
+    going: &mut [Going],
+    dry_run: DryRun,
+    app: &App,
+) -> Result<Done, Failure> {
+    let into = going.iter().map(|going| RestoredInto {
+        kind: going.kind,
+        name: going.name.clone(),
+        place: going.place.clone(),
+    });
+    let reason = Reason::BeforeRestore { of: snapshot.id, into: into.collect() };
+    let options = CaptureOptions {
+        host: host(),
+        application: snapshot.manifest.application.clone(),
+        tags: Vec::new(),
+        parent: Parent::Newest,
+        reason,
+    };
+    announce(snapshot, going, app)?;
+    let mut destinations: Vec<Destination<'_>> = going
+        .iter_mut()
+        .map(|going| Destination {
+            kind: going.kind,
+            name: going.name.clone(),
+            target: &mut *going.target,
+            selection: going.selection.clone(),
+            extras: going.extras,
+        })
+        .collect();
+    if dry_run == DryRun::Yes {
+        let plans = snapshot::plan(snapshot, &mut destinations, &app.ctx)?;
+        app.progress.finish();
+        show_plans(&plans, app)?;
+    } else {
+        let restored = snapshot::restore(snapshot, &mut destinations, &options, &app.ctx)?;
+        app.progress.finish();
+        show_restored(snapshot, &restored, app)?;
+    }
+    Ok(if app.progress.skipped() > 0 { Done::Incompletely } else { Done::Fully })
+}
+
+/// Whether a restore only says what it would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DryRun {
+    /// It changes nothing.
+    Yes,
+    /// It is carried out.
+    No,
+}
+
+/// Says which snapshot was chosen and where it goes, before anything is done.
+fn announce(snapshot: &Snapshot, going: &[Going], app: &App) -> Result<(), Failure> {
+    if app.output.is_json() {
+        return Ok(());
+    }
+    let (id, time) = (snapshot.id.short(), snapshot.manifest.time.to_local());
+    app.output.detail(format!("snapshot {id} of {time}"))?;
+    for going in going {
+        let from = source_path(going.kind, &going.name);
+        app.output.detail(format!("  {from} → {}", going.place))?;
+    }
+    Ok(())
+}
+
+fn show_plans(plans: &[TreePlan], app: &App) -> Result<(), Failure> {
+    let mut total = Applied::default();
+    for plan in plans {
+        let Applied { inserted, updated, deleted } = plan.changes;
+        total.inserted += inserted;
+        total.updated += updated;
+        total.deleted += deleted;
+        let path = tree_path(plan.kind, &plan.source, &plan.tree);
+        if app.output.is_json() {
+            app.output.json(&serde_json::json!({
+                "message_type": "plan",
+                "path": path,
+                "inserted": inserted,
+                "updated": updated,
+                "deleted": deleted,
+            }))?;
+        } else if plan.changes != Applied::default() {
+            app.output.line(format!("{path}: {}", changes(plan.changes)))?;
+        }
+    }
+    if app.output.is_json() {
+        return app.output.json(&serde_json::json!({
+            "message_type": "summary",
+            "dry_run": true,
+            "applied": total,
+        }));
+    }
+    app.output.detail(format!("dry run: {}; nothing was changed", changes(total)))
+}
+
+fn show_restored(snapshot: &Snapshot, restored: &Restored, app: &App) -> Result<(), Failure> {
+    let output = &app.output;
+    if output.is_json() {
+        return output.json(&serde_json::json!({
+            "message_type": "summary",
+            "dry_run": false,
+            "snapshot_id": snapshot.id.to_string(),
+            "snapshot_time": snapshot.manifest.time.to_rfc3339(),
+            "applied": restored.applied,
+            "verified": restored.verified,
+            "before": restored.before.map(|id| id.to_string()),
+        }));
+    }
+    output.detail(format!("restored: {}", changes(restored.applied)))?;
+    let mut verified = restored.verified.iter().peekable();
+    while let Some(first) = verified.next() {
+        let mut trees = vec![first];
+        while let Some(next) =
+            verified.next_if(|tree| (tree.kind, &tree.source) == (first.kind, &first.source))
+        {
+            trees.push(next);
+        }
+        let entries = trees.iter().map(|tree| tree.entries).sum();
+        let what = match first.kind {
+            Kind::Database => {
+                format!("{}, {}", count(trees.len() as u64, "table"), count(entries, "record"))
+            }
+            Kind::Storage | Kind::Configuration => count(entries, "entry"),
+        };
+        let path = source_path(first.kind, &first.source);
+        output.detail(format!("verified {path}: {what}, read again, equal by root hash"))?;
+        for tree in trees {
+            let path = tree_path(tree.kind, &tree.source, &tree.tree);
+            output.detail(format!("  {} {path}", tree.root))?;
+        }
+    }
+    match restored.before {
+        None => output.detail("the target was empty before; there is nothing to undo"),
+        Some(id) => output.detail(format!(
+            "what was there before is snapshot {}; go back to it with `coeval undo`",
+            id.short()
+        )),
+    }
+}
+
+fn changes(changes: Applied) -> String {
+    let Applied { inserted, updated, deleted } = changes;
+    format!("{inserted} inserted, {updated} updated, {deleted} deleted")
+}
