@@ -113,7 +113,7 @@ fn files_are_short() {
 fn functions_are_short_without_exception() {
     let complaints: Vec<String> = sources()
         .iter()
-        .filter(|file| file.code.contains("clippy::too_many_lines"))
+        .filter(|file| !file.is_test && file.code.contains("clippy::too_many_lines"))
         .map(|file| format!("{} excuses a long function", file.path))
         .collect();
     none(&complaints);
