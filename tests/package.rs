@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use coeval::backend::Local;
 use coeval::context::Context;
+use coeval::export::django::DjangoDatabase;
 use coeval::export::package::open::{OpenOptions, Package, Schema};
 use coeval::export::package::read::{Extra, Limits};
 use coeval::export::package::verify::{Outcome, Verification};
@@ -64,7 +66,23 @@ impl Django {
         line.expect("a line of JSON").to_owned()
     }
 
+    /// The sources, with what the application says about its models.
     fn sources(&self) -> Vec<Box<dyn Source>> {
+        let mut sources = self.untold_sources();
+        let manage = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/edms/manage.py");
+        let python = self.path("python");
+        let (home, real) = (self.home.path().display(), self.python.display());
+        let script = format!(
+            "#!/bin/sh\nEDMS_HOME='{home}' PYTHONDONTWRITEBYTECODE=1 exec '{real}' \"$@\"\n"
+        );
+        fs::write(&python, script).expect("a script");
+        fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).expect("executable");
+        let database = sources.remove(0);
+        sources.insert(0, Box::new(DjangoDatabase::new(database, manage, python)));
+        sources
+    }
+
+    fn untold_sources(&self) -> Vec<Box<dyn Source>> {
         let url = format!("sqlite://{}", self.path("db.sqlite3").display());
         let mut sources: Vec<Box<dyn Source>> =
             vec![Box::new(Sqlite::new("main", &url, Vec::new()).expect("a database"))];
@@ -113,15 +131,8 @@ impl Store {
         Snapshot { repo: Arc::clone(&self.repo), id, manifest: captured.manifest }
     }
 
-    fn export(
-        &self,
-        snapshot: Snapshot,
-        introspection: Option<String>,
-        secrets: SecretsPolicy,
-    ) -> (PathBuf, Exported) {
-        let introspections: BTreeMap<String, String> =
-            introspection.map(|json| ("main".to_owned(), json)).into_iter().collect();
-        let contents = SnapshotContents::new(snapshot, introspections).expect("contents");
+    fn export(&self, snapshot: Snapshot, secrets: SecretsPolicy) -> (PathBuf, Exported) {
+        let contents = SnapshotContents::new(snapshot).expect("contents");
         let path = self.folder.path().join("package.tar.gz");
         let scratch = self.folder.path().to_owned();
         let options = ExportOptions { only: None, secrets, level: 6, scratch };
@@ -186,8 +197,7 @@ fn round_trip(series: &str) {
     let (store, source) = (Store::new(), Django::new(series));
     source.manage(&["seed"], None);
     let before = store.capture(source.sources());
-    let (package, exported) =
-        store.export(before.clone(), Some(source.introspection()), SecretsPolicy::Redact);
+    let (package, exported) = store.export(before.clone(), SecretsPolicy::Redact);
     assert!(exported.records > 100, "{exported:?}");
     let (_, verification) = store.open(&package);
     assert!(verification.outcome() < Outcome::Warning, "{verification:#?}");
@@ -232,7 +242,7 @@ fn the_packaged_script_restores_records_and_uploads() {
     let (store, source) = (Store::new(), Django::new("5.2"));
     source.manage(&["seed"], None);
     let before = store.capture(source.sources());
-    let (package, _) = store.export(before, Some(source.introspection()), SecretsPolicy::Redact);
+    let (package, _) = store.export(before, SecretsPolicy::Redact);
     let unpacked = store.folder.path().join("unpacked");
     unpack(&package, &unpacked);
     let target = Django::new("5.2");
@@ -316,9 +326,9 @@ fn a_stock_dump_becomes_records_of_the_database_it_belongs_to() {
 fn an_import_has_the_trees_of_the_snapshot() {
     let (store, source) = (Store::new(), Django::new("5.2"));
     source.manage(&["seed"], None);
-    let before = store.capture(source.sources());
-    for introspection in [Some(source.introspection()), None] {
-        let (package, _) = store.export(before.clone(), introspection, SecretsPolicy::Plaintext);
+    for sources in [source.sources(), source.untold_sources()] {
+        let before = store.capture(sources);
+        let (package, _) = store.export(before.clone(), SecretsPolicy::Plaintext);
         let (package, _) = store.open(&package);
         let after = store.capture(package.into_sources(None, &store.ctx).expect("sources"));
         assert_eq!(differing(&Store::roots(&before), &Store::roots(&after)), BTreeSet::new());

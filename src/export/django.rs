@@ -4,6 +4,7 @@ use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::model_map::INTROSPECTION_SCRIPT;
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
 use crate::report::Event;
@@ -12,8 +13,6 @@ use crate::source::{Delta, Description, Kind, Parent, Source, TreeInfo};
 /// The name of the note in which a database's snapshot keeps the answer.
 pub const NOTE: &str = "django";
 
-/// What the application runs.
-const SCRIPT: &str = include_str!("introspect.py");
 /// How the line with the answer begins; applications print other things too.
 const ANSWER: &str = "{\"django\"";
 
@@ -90,7 +89,7 @@ pub fn introspect(manage: &Path, python: &Path) -> Result<Vec<u8>, Failure> {
     };
     let run = || {
         let mut script = tempfile::tempfile()?;
-        script.write_all(SCRIPT.as_bytes())?;
+        script.write_all(INTROSPECTION_SCRIPT.as_bytes())?;
         script.rewind()?;
         let folder = manage.parent().filter(|folder| !folder.as_os_str().is_empty());
         Command::new(python)
@@ -100,7 +99,8 @@ pub fn introspect(manage: &Path, python: &Path) -> Result<Vec<u8>, Failure> {
             .stdin(Stdio::from(script))
             .output()
     };
-    let output = run().map_err(|error| failed(format!("cannot run {}: {error}", python.display())))?;
+    let output =
+        run().map_err(|error| failed(format!("cannot run {}: {error}", python.display())))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         let last = complaint.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::django::NOTE as DJANGO;
 use super::contents::{Contents, Facts, Skipped, SourceFacts};
+use super::django::NOTE as DJANGO;
 use crate::hint::{ErrorKind, Failure};
 use crate::snapshot::{Instant, Snapshot, SourceRecord};
 use crate::source::{Kind, TreeInfo};
