@@ -95,7 +95,7 @@ impl App {
             to(Kind::Database, "main", &mut database),
             to(Kind::Storage, "documents", &mut storage),
         ];
-        let options = options(Reason::BeforeRestore { of: id });
+        let options = options(Reason::BeforeRestore { of: id, into: Vec::new() });
         snapshot::restore(&snapshot, &mut destinations, &options, &self.ctx)
     }
 

@@ -344,7 +344,7 @@ fn json_has_the_names_that_scripts_for_restic_know() {
 #[test]
 fn sizes_count_unchanged_files_too() {
     let world = World::bare();
-    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    let hour_ago = SystemTime::now() - Duration::from_hours(1);
     for name in ["docs/a.txt", "docs/sub/b.txt"] {
         let file = std::fs::File::open(world.path(name)).expect("a file");
         file.set_modified(hour_ago).expect("set");
@@ -503,6 +503,15 @@ fn runs_as_root(world: &World) -> bool {
     text(&output.stdout).trim() == "0"
 }
 
+/// A mounted file system, until this is dropped.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
 #[test]
 fn a_full_disk_is_told_and_harms_nothing() {
     let world = World::new();
@@ -515,12 +524,6 @@ fn a_full_disk_is_told_and_harms_nothing() {
         mount.output().is_ok_and(|output| output.status.success()),
         "this test needs the right to mount a tmpfs: run it as root"
     );
-    struct Mounted<'a>(&'a Path);
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg(self.0).status();
-        }
-    }
     let _mounted = Mounted(&disk);
     world.ok(&["init", "-q", "-r", "disk/repo"]);
     world.ok(&["backup", "-q", "-r", "disk/repo"]);
