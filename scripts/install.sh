@@ -4,6 +4,8 @@
 #   scripts/install.sh demo       the same, and python3-venv, sqlite3
 #   scripts/install.sh postgres   only a PostgreSQL server and its tools
 #   scripts/install.sh test       all of it, and gnupg
+#   scripts/install.sh check      to build, and cargo-deny, built once into the build cache
+#   scripts/install.sh bench      to build, and what is measured against: restic, PostgreSQL, GNU time
 # Nothing missing: silent and quick. Tested on Debian and Ubuntu; dnf, pacman and brew as far as known.
 set -euo pipefail
 
@@ -12,7 +14,9 @@ case ${1:-} in
   demo) wanted="cc c++ clang libclang venv sqlite3" ;;
   postgres) wanted="postgres" ;;
   test) wanted="cc c++ clang libclang venv sqlite3 gpg postgres" ;;
-  *) echo "usage: scripts/install.sh build|demo|postgres|test" >&2; exit 2 ;;
+  check) wanted="cc c++ clang libclang" ;;
+  bench) wanted="cc c++ clang libclang python3 sqlite3 postgres restic time bc" ;;
+  *) echo "usage: scripts/install.sh build|demo|postgres|test|check|bench" >&2; exit 2 ;;
 esac
 
 any_file() { local path; for path; do [ -e "$path" ] && return 0; done; return 1; }
@@ -25,6 +29,7 @@ have() {
       /Library/Developer/CommandLineTools/usr/lib/libclang.dylib ;;
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     postgres) command -v initdb >/dev/null || any_file /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb ;;
+    time) [ -x /usr/bin/time ] ;;   # the shell has one of its own
     *) command -v "$1" >/dev/null ;;
   esac
 }
@@ -104,4 +109,12 @@ error: Rust is missing. It is installed for your user, without root, by
 Then open a new shell, or run:  . "$HOME/.cargo/env"
 SAY
   exit 1
+fi
+
+if [ "$1" = check ]; then
+  cache=$("$(dirname "$0")/cache.sh")
+  if ! PATH=$cache/bin:$PATH command -v cargo-deny >/dev/null; then
+    echo "missing: cargo-deny; building it once into $cache/bin (some minutes) …" >&2
+    quietly cargo install --quiet --locked --root "$cache" cargo-deny@0.20.2
+  fi
 fi

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Builds the RocksDB that Cargo.lock pins once, into a cache that every profile and clone shares,
 # and prints the settings that make librocksdb-sys link it:  eval "$(scripts/rocksdb-cache.sh)"
-# Cache: $COEVAL_BUILD_CACHE, else $XDG_CACHE_HOME/coeval-build, else ~/.cache/coeval-build.
+# The cache is the folder that scripts/cache.sh prints.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version() { awk -v crate="\"$1\"" '$1=="name" && $3==crate {getline; gsub(/"/,"",$3); print $3; exit}' Cargo.lock; }
 rocksdb=$(version rocksdb)
 sys=$(version librocksdb-sys)
-cache=${COEVAL_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coeval-build}
+cache=$(scripts/cache.sh)
 home=$cache/librocksdb-$sys-$(uname -m)
 
 if [ ! -f "$home/lib/librocksdb.a" ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes (or brings up to date) a virtual environment for a Django series, in a cache that every clone
 # shares, and prints the path of its python:  python=$(scripts/venv.sh 5.2)
-# Cache: $COEVAL_BUILD_CACHE, else $XDG_CACHE_HOME/coeval-build, else ~/.cache/coeval-build.
+# The cache is the folder that scripts/cache.sh prints.
 set -euo pipefail
 
 case ${1:-} in
@@ -9,7 +9,7 @@ case ${1:-} in
   *) echo "usage: scripts/venv.sh 4.2|5.2" >&2; exit 2 ;;
 esac
 wanted="Django~=$series.0 psycopg[binary]"
-cache=${COEVAL_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coeval-build}
+cache=$("$(dirname "$0")/cache.sh")
 home=$cache/django-$series
 
 ready() { [ "$(cat "$home/.complete" 2>/dev/null)" = "$wanted" ] && "$home/bin/python" -c 'import django, psycopg' 2>/dev/null; }

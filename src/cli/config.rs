@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::environment::{self, Environment};
 use super::error::usage;
+use crate::export::django;
 use crate::hint::Failure;
 
 /// The configuration file. Relative paths in it are relative to its folder; [`Config::load`]
@@ -73,6 +74,19 @@ pub struct Django {
     pub manage: PathBuf,
     /// The interpreter that runs it; `python3` if it is not given.
     pub python: Option<PathBuf>,
+}
+
+impl Django {
+    /// The interpreter.
+    pub fn python(&self) -> &Path {
+        self.python.as_deref().unwrap_or(Path::new("python3"))
+    }
+
+    /// What the project says about its models, in JSON.
+    pub fn introspect(&self) -> Result<String, Failure> {
+        let models = django::introspect(&self.manage, self.python())?;
+        Ok(String::from_utf8_lossy(&models).into_owned())
+    }
 }
 
 /// `[storage.NAME]`

@@ -9,7 +9,6 @@ mod args;
 mod command;
 mod config;
 mod databases;
-mod django;
 mod dump;
 mod environment;
 mod error;

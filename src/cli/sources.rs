@@ -6,6 +6,7 @@ use super::app::App;
 use super::config::{dereference, is_name};
 use super::databases::DatabaseUrl;
 use super::error::usage;
+use crate::export::django::DjangoDatabase;
 use crate::hint::Failure;
 use crate::source::{Files, FilesOptions, Kind, Source};
 
@@ -86,7 +87,14 @@ impl SourceArgs {
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         for (name, database) in &config.database {
             let url = dereference(&database.url, &format!("[database.{name}] url"))?;
-            sources.push(DatabaseUrl::new(&url)?.source(name, database.exclude_tables.clone())?);
+            let source = DatabaseUrl::new(&url)?.source(name, database.exclude_tables.clone())?;
+            sources.push(match &database.django {
+                None => source,
+                Some(django) => {
+                    let (manage, python) = (django.manage.clone(), django.python().to_owned());
+                    Box::new(DjangoDatabase::new(source, manage, python))
+                }
+            });
         }
         for (name, storage) in &config.storage {
             let one_file_system = storage.one_file_system || self.one_file_system;

@@ -84,6 +84,12 @@ impl Table {
         self.columns.iter().position(|column| column.name == name)
     }
 
+    /// Which field of a row is the row number that SQLite's rows carry beside their key: it is no
+    /// column of the table.
+    pub fn row_number(&self) -> Option<usize> {
+        self.columns.iter().position(|column| column.type_oid_name == "rowid")
+    }
+
     /// The foreign key over exactly this column.
     pub fn foreign_key(&self, column: &str) -> Option<&ForeignKey> {
         self.header

@@ -3,6 +3,7 @@
 
 pub mod catalog;
 pub mod contents;
+pub mod django;
 pub mod fixture;
 pub mod model_map;
 pub mod package;

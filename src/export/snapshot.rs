@@ -1,9 +1,9 @@
 //! A committed snapshot as the [`Contents`] of a package.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::contents::{Contents, Facts, Skipped, SourceFacts};
+use super::django::NOTE as DJANGO;
 use crate::hint::{ErrorKind, Failure};
 use crate::snapshot::{Instant, Snapshot, SourceRecord};
 use crate::source::{Kind, TreeInfo};
@@ -14,16 +14,11 @@ use crate::tree::{self, Change, Changes};
 pub struct SnapshotContents {
     snapshot: Snapshot,
     facts: Facts,
-    introspections: BTreeMap<String, String>,
 }
 
 impl SnapshotContents {
-    /// Opens a snapshot. `introspections` are what the applications said about their models, by
-    /// the names of the databases.
-    pub fn new(
-        snapshot: Snapshot,
-        introspections: BTreeMap<String, String>,
-    ) -> Result<Self, Failure> {
+    /// Opens a snapshot.
+    pub fn new(snapshot: Snapshot) -> Result<Self, Failure> {
         let manifest = &snapshot.manifest;
         let sources = manifest.sources.iter().map(|source| {
             Ok(SourceFacts {
@@ -55,7 +50,7 @@ impl SnapshotContents {
                 .collect(),
             sources,
         };
-        Ok(Self { snapshot, facts, introspections })
+        Ok(Self { snapshot, facts })
     }
 
     fn source(&self, kind: Kind, name: &str) -> Result<&SourceRecord, Failure> {
@@ -99,6 +94,8 @@ impl Contents for SnapshotContents {
     }
 
     fn introspection(&self, database: &str) -> Result<Option<String>, Failure> {
-        Ok(self.introspections.get(database).cloned())
+        let mut notes = self.snapshot.notes(self.source(Kind::Database, database)?)?;
+        let said = notes.remove(DJANGO);
+        Ok(said.map(|said| String::from_utf8_lossy(&said).into_owned()))
     }
 }

@@ -152,11 +152,12 @@ fn capture_all(
             let CapturedTrees { trees, aids } = captured?;
             ended?;
             let shape = opened::shape(reader, Kind::Database)?;
-            let entries = opened::catalogue(&description.header, &trees, &aids)?;
+            let store = |entries| tree::edit(&**reader, writer, &shape, None, entries);
             Ok(SourceRecord {
                 kind: source.kind(),
                 name: source.name().to_owned(),
-                catalogue: tree::edit(&**reader, writer, &shape, None, entries)?,
+                catalogue: store(opened::catalogue(&description.header, &trees)?)?,
+                help: store(opened::help(&aids, &description.notes)?)?,
                 entries: trees.iter().map(|record| record.tree.entries).sum(),
                 bytes: collector.bytes() - before,
             })

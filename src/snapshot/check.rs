@@ -72,7 +72,9 @@ fn walk_snapshot(
     for source in &snapshot.manifest.sources {
         let place =
             format!("snapshot {}:/{}/{}", snapshot.id.short(), source.kind.as_str(), source.name);
-        walk_tree(snapshot, source.catalogue, &place, damaged, seen, report);
+        for catalogue in [source.catalogue, source.help] {
+            walk_tree(snapshot, catalogue, &place, damaged, seen, report);
+        }
         match snapshot.all_trees(source) {
             Ok(trees) => {
                 for record in trees {

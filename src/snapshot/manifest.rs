@@ -94,6 +94,9 @@ pub struct SourceRecord {
     /// A tree that lists the source's trees and holds its header: the one hash of everything in
     /// the source.
     pub catalogue: Tree,
+    /// A second one, of what only helps: see [`Description::aids`](crate::source::Description) and
+    /// `notes`. It differs between equal sources, so that no proof covers it.
+    pub help: Tree,
     /// Entries (files and folders, records) in all its trees.
     pub entries: u64,
     /// Bytes of their contents.

@@ -1,5 +1,6 @@
 //! A snapshot that is looked into.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::manifest::{Manifest, SourceRecord};
@@ -14,10 +15,11 @@ use crate::tree::{self, Change, Changes, Content, Shape, Tree, TreeParams, Value
 
 /// Key of a source's header in its catalogue.
 const HEADER: &[u8] = b"\0";
-/// First byte of the keys of trees in a catalogue; the tree's name follows.
+/// First byte of the keys of trees in a catalogue, and of aids in that of what helps; the tree's
+/// name follows.
 const TREE: u8 = 1;
-/// The same for aids: trees that are no part of what the snapshot shows.
-const AID: u8 = 2;
+/// First byte of the keys of notes in the catalogue of what helps; the note's name follows.
+const NOTE: u8 = 2;
 
 /// Headers are short; what is longer comes from somewhere hostile.
 const HEADER_LIMIT: usize = 64 << 20;
@@ -49,7 +51,8 @@ impl Snapshot {
         Ok(Description {
             header: self.header(source)?,
             trees: infos(self.trees(source)?),
-            aids: infos(self.list(source, AID)?),
+            aids: infos(self.list(source.help)?),
+            notes: self.notes(source)?,
         })
     }
 
@@ -62,21 +65,31 @@ impl Snapshot {
 
     /// The trees of a source, sorted by name.
     pub fn trees(&self, source: &SourceRecord) -> Result<Vec<TreeRecord>, Failure> {
-        self.list(source, TREE)
+        self.list(source.catalogue)
+    }
+
+    /// What others said about a source when it was captured.
+    pub fn notes(&self, source: &SourceRecord) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+        tree::entries(&*self.repo, source.help, &[], &[NOTE])
+            .map(|entry| {
+                let (key, value) = entry?;
+                Ok((name(&key)?, value.content.bytes(&*self.repo, HEADER_LIMIT)?))
+            })
+            .collect()
     }
 
     /// Everything that a source's catalogue refers to, aids too: for `check`.
     pub(super) fn all_trees(&self, source: &SourceRecord) -> Result<Vec<TreeRecord>, Failure> {
-        Ok([self.list(source, TREE)?, self.list(source, AID)?].concat())
+        Ok([self.list(source.catalogue)?, self.list(source.help)?].concat())
     }
 
     /// One tree of a source.
     pub fn tree(&self, source: &SourceRecord, name: &str) -> Result<Option<TreeRecord>, Failure> {
-        self.find(source, TREE, name)
+        self.find(source.catalogue, name)
     }
 
-    fn list(&self, source: &SourceRecord, part: u8) -> Result<Vec<TreeRecord>, Failure> {
-        tree::entries(&*self.repo, source.catalogue, &[], &[part])
+    fn list(&self, catalogue: Tree) -> Result<Vec<TreeRecord>, Failure> {
+        tree::entries(&*self.repo, catalogue, &[], &[TREE])
             .map(|entry| {
                 let (key, value) = entry?;
                 self.tree_record(&key, value)
@@ -84,22 +97,16 @@ impl Snapshot {
             .collect()
     }
 
-    fn find(
-        &self,
-        source: &SourceRecord,
-        part: u8,
-        name: &str,
-    ) -> Result<Option<TreeRecord>, Failure> {
-        let key = tree_key(part, name);
-        match tree::get(&*self.repo, source.catalogue, &key)? {
+    fn find(&self, catalogue: Tree, name: &str) -> Result<Option<TreeRecord>, Failure> {
+        let key = key_of(TREE, name);
+        match tree::get(&*self.repo, catalogue, &key)? {
             None => Ok(None),
             Some(value) => self.tree_record(&key, value).map(Some),
         }
     }
 
     fn tree_record(&self, key: &[u8], value: Value) -> Result<TreeRecord, Failure> {
-        let name = key.get(1..).unwrap_or_default().to_vec();
-        let name = String::from_utf8(name).map_err(|_| bad("a tree's name is not UTF-8"))?;
+        let name = name(key)?;
         let tree: Tree = codec::decode("tree reference", &value.head)?;
         let header = value.content.bytes(&*self.repo, HEADER_LIMIT)?;
         Ok(TreeRecord { info: TreeInfo { name, header, estimate: Some(tree.entries) }, tree })
@@ -114,9 +121,9 @@ pub(super) struct ParentSource<'a> {
 
 impl ParentSource<'_> {
     pub(super) fn tree(&self, name: &str) -> Result<Option<Tree>, Failure> {
-        let found = match self.snapshot.find(self.source, TREE, name)? {
+        let found = match self.snapshot.find(self.source.catalogue, name)? {
             Some(record) => Some(record),
-            None => self.snapshot.find(self.source, AID, name)?,
+            None => self.snapshot.find(self.source.help, name)?,
         };
         Ok(found.map(|record| record.tree))
     }
@@ -129,11 +136,17 @@ impl Parent for ParentSource<'_> {
     }
 }
 
+/// The name in a key of a catalogue.
+fn name(key: &[u8]) -> Result<String, FormatError> {
+    let name = key.get(1..).unwrap_or_default().to_vec();
+    String::from_utf8(name).map_err(|_| bad("a name is not UTF-8"))
+}
+
 fn bad(reason: &str) -> FormatError {
     FormatError { what: "catalogue", reason: reason.to_owned() }
 }
 
-fn tree_key(part: u8, name: &str) -> Vec<u8> {
+fn key_of(part: u8, name: &str) -> Vec<u8> {
     [&[part], name.as_bytes()].concat()
 }
 
@@ -141,18 +154,29 @@ fn tree_key(part: u8, name: &str) -> Vec<u8> {
 pub(super) fn catalogue(
     header: &[u8],
     trees: &[TreeRecord],
-    aids: &[TreeRecord],
 ) -> Result<Changes<'static>, FormatError> {
-    let mut entries = vec![Ok(Change::put(HEADER, [], Content::Inline(header.to_vec())))];
-    let parts = [(TREE, trees), (AID, aids)];
-    for (part, record) in
-        parts.iter().flat_map(|(part, records)| records.iter().map(|r| (*part, r)))
-    {
-        let head = codec::encode("tree reference", &record.tree)?;
-        let content = Content::Inline(record.info.header.clone());
-        entries.push(Ok(Change::put(tree_key(part, &record.info.name), head, content)));
-    }
-    Ok(Box::new(entries.into_iter()))
+    let header = Change::put(HEADER, [], Content::Inline(header.to_vec()));
+    let trees = trees.iter().map(tree_entry).collect::<Result<Vec<_>, _>>()?;
+    Ok(Box::new(std::iter::once(header).chain(trees).map(Ok)))
+}
+
+/// The same of what helps: what [`Snapshot::notes`] and the next capture read.
+pub(super) fn help(
+    aids: &[TreeRecord],
+    notes: &BTreeMap<String, Vec<u8>>,
+) -> Result<Changes<'static>, FormatError> {
+    let aids = aids.iter().map(tree_entry).collect::<Result<Vec<_>, _>>()?;
+    let note = |(name, note): (&String, &Vec<u8>)| {
+        Change::put(key_of(NOTE, name), [], Content::Inline(note.clone()))
+    };
+    let notes: Vec<Change> = notes.iter().map(note).collect();
+    Ok(Box::new(aids.into_iter().chain(notes).map(Ok)))
+}
+
+fn tree_entry(record: &TreeRecord) -> Result<Change, FormatError> {
+    let head = codec::encode("tree reference", &record.tree)?;
+    let content = Content::Inline(record.info.header.clone());
+    Ok(Change::put(key_of(TREE, &record.info.name), head, content))
 }
 
 /// How the trees of a kind of source are cut and stored. Catalogues are cut as databases are.

@@ -16,6 +16,8 @@ pub use files::{
 pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 
+use std::collections::BTreeMap;
+
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::tree::Changes;
@@ -57,6 +59,9 @@ pub struct Description {
     /// captured after `trees` and kept with the snapshot, but hold what differs between equal
     /// sources: they have no part in what is shown, compared, proved or restored.
     pub aids: Vec<TreeInfo>,
+    /// What others said about the source, by name, in JSON: the models of the application whose
+    /// database it is. Kept with the snapshot; no part of what is proved either.
+    pub notes: BTreeMap<String, Vec<u8>>,
 }
 
 /// One tree of a source: a table, or all files of a directory.

@@ -1,12 +1,10 @@
 //! `coeval export`
 
-use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::cli::Done;
 use crate::cli::app::App;
-use crate::cli::django;
 use crate::cli::error::{OutputError, failed};
 use crate::cli::output::{count, size};
 use crate::cli::sources::absolute;
@@ -14,7 +12,6 @@ use crate::export::package::{self, ExportOptions, Exported, SecretsPolicy};
 use crate::export::snapshot::SnapshotContents;
 use crate::hint::Failure;
 use crate::report::Event;
-use crate::snapshot::Snapshot;
 use crate::source::Kind;
 
 /// Write a snapshot as a migration package, which stock tar, sha256sum and loaddata can read
@@ -52,7 +49,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
     let snapshot = app.snapshot(&repo, &args.snapshot)?;
     let (id, time) = (snapshot.id, snapshot.manifest.time);
-    let contents = SnapshotContents::new(snapshot.clone(), introspections(args, &snapshot, app)?)?;
+    let contents = SnapshotContents::new(snapshot.clone())?;
     let options = ExportOptions {
         only: args.only.map(|only| match only {
             Only::Database => Kind::Database,
@@ -77,8 +74,9 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     if !app.output.is_json() {
         app.output.detail(format!("{from} is in {}", path.display()))?;
     }
-    // Secrets are left out on purpose; what the snapshot lacks is not.
-    Ok(if snapshot.manifest.is_complete() { Done::Fully } else { Done::Incompletely })
+    // What a policy leaves out is listed, but it is what was asked for.
+    let complete = snapshot.manifest.is_complete();
+    Ok(if complete { Done::Fully } else { Done::Incompletely })
 }
 
 /// Lets `write` fill a file, which gets its name when it is complete and durable.
@@ -96,26 +94,6 @@ fn into_file<T>(
     file.as_file().sync_all().map_err(error)?;
     file.persist(path).map_err(|failure| error(failure.error))?;
     Ok(done)
-}
-
-/// What the configured Django projects say about their models.
-fn introspections(
-    args: &Args,
-    snapshot: &Snapshot,
-    app: &App,
-) -> Result<BTreeMap<String, String>, Failure> {
-    let mut introspections = BTreeMap::new();
-    if args.only.is_some_and(|only| only != Only::Database) {
-        return Ok(introspections);
-    }
-    for (name, database) in &app.config()?.database {
-        let Some(django) = &database.django else { continue };
-        if snapshot.manifest.source(Kind::Database, name).is_some() {
-            app.ctx.phase(format!("asking {} for its models", django.manage.display()), None);
-            introspections.insert(name.clone(), django::introspect(django)?);
-        }
-    }
-    Ok(introspections)
 }
 
 fn show(exported: &Exported, path: &Path, app: &App) -> Result<(), Failure> {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Done;
 use crate::cli::app::App;
+use crate::cli::config::Django;
 use crate::cli::config::dereference;
 use crate::cli::databases::DatabaseUrl;
-use crate::cli::django;
 use crate::cli::error::usage;
 use crate::cli::output::{Table, count, size};
 use crate::export::package::open::{OpenOptions, Package, Schema};
@@ -75,7 +75,7 @@ pub fn schema(url: Option<&str>, app: &App) -> Result<Option<Schema>, Failure> {
         let place = dereference(&database.url, &format!("[database.{configured}] url"))?;
         if DatabaseUrl::new(&place)? == url {
             name.clone_from(configured);
-            introspection = database.django.as_ref().map(django::introspect).transpose()?;
+            introspection = database.django.as_ref().map(Django::introspect).transpose()?;
         }
     }
     let mut source = url.source(&name, Vec::new())?;

@@ -176,7 +176,9 @@ fn model(
     provenance: Provenance,
     found: &BTreeMap<String, (String, Provenance)>,
 ) -> Model {
-    let fields = table.columns.iter().enumerate().map(|(index, column)| {
+    let row_number = table.row_number();
+    let own = table.columns.iter().enumerate().filter(|(index, _)| Some(*index) != row_number);
+    let fields = own.map(|(index, column)| {
         let key = table.foreign_key(&column.name);
         let name = match key {
             Some(_) => column.name.strip_suffix("_id").unwrap_or(&column.name),

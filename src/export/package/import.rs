@@ -251,7 +251,7 @@ impl Source for PackagedDatabase {
 
     fn begin(&mut self, _ctx: &Context) -> Result<Description, Failure> {
         let trees = self.database.catalog.tables.iter().map(|table| table.info.clone()).collect();
-        Ok(Description { header: self.database.header.clone(), trees, aids: Vec::new() })
+        Ok(Description { header: self.database.header.clone(), trees, ..Description::default() })
     }
 
     fn changes<'a>(
@@ -468,7 +468,7 @@ impl Source for PackagedFiles {
             header: Vec::new(),
             estimate: u64::try_from(self.entries.len()).ok(),
         };
-        Ok(Description { header: self.header.clone(), trees: vec![tree], aids: Vec::new() })
+        Ok(Description { header: self.header.clone(), trees: vec![tree], ..Description::default() })
     }
 
     fn changes<'a>(

@@ -5,6 +5,7 @@ mod configuration;
 mod database;
 pub mod entries;
 pub mod import;
+pub mod inspect;
 pub mod layout;
 pub mod open;
 pub mod read;

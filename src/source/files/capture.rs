@@ -31,9 +31,8 @@ pub(super) struct Capture<'a> {
     spool: &'a mut Spool,
     ctx: &'a Context,
     start: Timestamp,
-    /// Items not yet reported.
+    /// Items not yet reported, and bytes of those among them that were not read.
     items: u64,
-    /// Bytes of unchanged files not yet reported: they belong to the source as much as others.
     bytes: u64,
     done: bool,
 }

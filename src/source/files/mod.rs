@@ -183,7 +183,12 @@ impl Source for Files {
             |name: &str| TreeInfo { name: name.to_owned(), header: Vec::new(), estimate: None };
         let header =
             serde_json::to_vec(&self.header).map_err(|source| FilesError::Header { source })?;
-        Ok(Description { header, trees: vec![tree(TREE)], aids: vec![tree(STAT)] })
+        Ok(Description {
+            header,
+            trees: vec![tree(TREE)],
+            aids: vec![tree(STAT)],
+            ..Description::default()
+        })
     }
 
     /// The entries since the parent are told by the parent's fingerprints; a parent without them

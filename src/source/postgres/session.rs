@@ -153,7 +153,7 @@ impl Session {
             estimate: table.estimate,
         };
         let trees = self.tables.iter().map(tree).collect();
-        Ok(Description { header: header.to_json(), trees, aids: Vec::new() })
+        Ok(Description { header: header.to_json(), trees, ..Description::default() })
     }
 
     fn schema(&mut self, config: &Config) -> &ddl::Dumped {
