@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test writes what it needs, not durably")]
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
@@ -593,6 +594,20 @@ fn hooks_run_around_the_backup() {
     assert!(complaint.contains("the hook `exit 7` failed: exit status: 7"), "{complaint}");
     assert_eq!(world.json(&["snapshots"]).len(), 1);
     assert_eq!(world.read("log"), "before\nafter\nafter\n");
+}
+
+#[test]
+fn a_signal_stops_the_work_before_anything_is_committed() {
+    let world = World::new();
+    let config = world.read("coeval.toml");
+    world.write("coeval.toml", &format!("{config}\n[hooks]\nbefore = [\"kill -INT $PPID\"]\n"));
+    let complaint = world.fails(1, &["backup"]);
+    assert!(complaint.contains("interrupted; nothing was committed"), "{complaint}");
+    let twice = "\n[hooks]\nbefore = [\"kill -TERM $PPID; kill -TERM $PPID\"]\n";
+    world.write("coeval.toml", &format!("{config}{twice}"));
+    let output = world.run(&["backup"]);
+    assert_eq!(output.status.signal(), Some(15), "the second signal kills");
+    assert!(world.json(&["snapshots"]).is_empty());
 }
 
 #[test]
