@@ -88,7 +88,7 @@ impl Config {
             id,
             created,
             chunking: Chunking { whole: 512 << 10, min: 128 << 10, avg: 256 << 10, max: 1 << 20 },
-            trees: Trees { leaf: 16 << 10, fan_out: 64, inline_record: 8 << 10, inline_file: 128 },
+            trees: Trees { leaf: 8 << 10, fan_out: 64, inline_record: 8 << 10, inline_file: 128 },
             data: Gathering { block: 512 << 10, pack: 32 << 20, zstd },
             nodes: Gathering { block: 64 << 10, pack: 16 << 20, zstd },
         }
