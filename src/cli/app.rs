@@ -8,7 +8,7 @@ use super::args::Globals;
 use super::config::{Config, dereference};
 use super::environment::Environment;
 use super::error::usage;
-use super::output::{Format, Output, Verbosity};
+use super::output::{Output, Verbosity};
 use super::progress::Progress;
 use super::unlock::{self, Secret};
 use crate::backend::{self, Backend};
@@ -35,13 +35,12 @@ impl App {
     /// Looks at the environment; the configuration file and the repository are opened by those
     /// who need them.
     pub fn new(globals: Globals) -> Result<Self, Failure> {
-        let format = if globals.json { Format::Json } else { Format::Text };
         let verbosity = match (globals.quiet, globals.verbose) {
             (true, _) => Verbosity::Quiet,
             (false, 0) => Verbosity::Normal,
             (false, _) => Verbosity::Verbose,
         };
-        let output = Arc::new(Output::new(format, verbosity));
+        let output = Arc::new(Output::new(globals.format(), verbosity));
         let progress = Arc::new(Progress::new(Arc::clone(&output)));
         let mut ctx = Context::new();
         ctx.reporter = Arc::clone(&progress) as Arc<dyn Reporter>;

@@ -9,6 +9,7 @@ use super::command::{
     backup, cat, check, completions, diff, export, import, init, key, ls, package, repair, restore,
     snapshots, undo, version,
 };
+use super::output::Format;
 use super::{Done, environment};
 use crate::hint::Failure;
 
@@ -59,6 +60,13 @@ pub struct Globals {
     /// Say more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+impl Globals {
+    /// How results are written.
+    pub const fn format(&self) -> Format {
+        if self.json { Format::Json } else { Format::Text }
+    }
 }
 
 /// The commands.

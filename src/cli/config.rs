@@ -114,6 +114,7 @@ pub struct Configuration {
 /// `[retention]`: how many snapshots of each kind to keep.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "they are named as in the file")]
 pub struct Retention {
     /// The newest ones.
     pub keep_last: Option<u32>,

@@ -1,5 +1,7 @@
 //! Which database a URL names, as a source and as a target.
 
+use std::path::PathBuf;
+
 use super::error::usage;
 use crate::hint::Failure;
 use crate::source::{Postgres, PostgresOptions, Source, Sqlite, SqliteTarget, Target};
@@ -24,6 +26,8 @@ impl DatabaseUrl {
         };
         let path = std::path::absolute(path)
             .map_err(|_| usage("the URL names no file", "write it as sqlite:///path/of/file"))?;
+        // One spelling for each path: `//srv` is `/srv`.
+        let path: PathBuf = path.components().collect();
         Ok(Self(format!("sqlite://{}", path.display())))
     }
 
@@ -101,7 +105,11 @@ mod tests {
         assert!(!format!("{with:?}").contains("hunter2"));
         let in_query = url("postgres:///edms?password=hunter2");
         assert!(!in_query.to_string().contains("hunter2"));
-        assert_eq!(url("/srv/app.sqlite3").to_string(), "sqlite:///srv/app.sqlite3");
+        for same in
+            ["/srv/app.sqlite3", "sqlite:///srv/app.sqlite3", "sqlite:////srv/./app.sqlite3"]
+        {
+            assert_eq!(url(same).to_string(), "sqlite:///srv/app.sqlite3");
+        }
     }
 
     #[test]

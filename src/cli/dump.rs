@@ -114,7 +114,7 @@ fn statements(schema: &Schema) -> String {
     match schema {
         Schema::PgDump { pre_data, post_data } => format!("{pre_data}\n{post_data}"),
         Schema::SqliteMaster { objects } => {
-            objects.iter().map(|object| format!("{};\n", object.sql)).collect()
+            objects.iter().flat_map(|object| [object.sql.as_str(), ";\n"]).collect()
         }
         Schema::Unavailable { reason } => format!("-- {reason}\n"),
     }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use super::output::Format;
 use crate::hint::{ErrorKind, Failure, Hint};
 
 /// The user wrote something that cannot be done.
@@ -28,8 +29,8 @@ pub fn is_broken_pipe(failure: &Failure) -> bool {
 }
 
 /// Shows a failure on the standard error: the message with its causes, then what to do next.
-pub fn show(failure: &Failure, json: bool) {
-    let text = if json {
+pub fn show(failure: &Failure, format: Format) {
+    let text = if format == Format::Json {
         let message = serde_json::json!({
             "message_type": "exit_error",
             "code": failure.kind().exit_code(),

@@ -54,13 +54,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let json = arguments.globals.json;
+    let format = arguments.globals.format();
     match run(arguments) {
         Ok(Done::Fully) => ExitCode::SUCCESS,
         Ok(Done::Incompletely) => ExitCode::from(INCOMPLETE),
         Err(failure) if error::is_broken_pipe(&failure) => ExitCode::from(BROKEN_PIPE),
         Err(failure) => {
-            error::show(&failure, json);
+            error::show(&failure, format);
             ExitCode::from(failure.kind().exit_code())
         }
     }

@@ -65,6 +65,11 @@ impl Output {
         if self.is_quiet() { Ok(()) } else { self.line(text) }
     }
 
+    /// A line for those who want to know everything.
+    pub fn verbose(&self, text: impl Display) -> Result<(), Failure> {
+        if self.verbosity == Verbosity::Verbose { self.line(text) } else { Ok(()) }
+    }
+
     /// Writes a value as one line of JSON.
     pub fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let mut out = self.lock();

@@ -249,9 +249,13 @@ fn show_restored(snapshot: &Snapshot, restored: &Restored, app: &App) -> Result<
         };
         let path = source_path(first.kind, &first.source);
         output.detail(format!("verified {path}: {what}, read again, equal by root hash"))?;
+        if let [only] = trees[..] {
+            output.detail(format!("  root {}", only.root))?;
+            continue;
+        }
         for tree in trees {
             let path = tree_path(tree.kind, &tree.source, &tree.tree);
-            output.detail(format!("  {} {path}", tree.root))?;
+            output.verbose(format!("  root {} {path}", tree.root))?;
         }
     }
     match restored.before {

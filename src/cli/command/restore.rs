@@ -21,6 +21,7 @@ use crate::source::{Extras, Kind};
 /// `coeval undo` goes back; after it, everything is read again and compared by root hash, databases
 /// before their transaction is committed.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the flags of the command")]
 #[command(group = clap::ArgGroup::new("where").required(true).multiple(true))]
 pub struct Args {
     /// The snapshot and, perhaps, a path in it: @yesterday:/database/main/users
@@ -43,7 +44,7 @@ pub struct Args {
     /// Delete files in the target that the snapshot does not have
     #[arg(long, requires = "target")]
     delete: bool,
-    /// Verify what was restored, which is always done
+    /// Verify what was restored: accepted, and always done
     #[arg(long, hide = true)]
     verify: bool,
 }

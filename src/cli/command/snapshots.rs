@@ -73,12 +73,12 @@ fn contents(manifest: &Manifest) -> String {
     match &manifest.reason {
         Reason::Backup => {}
         Reason::BeforeRestore { of, .. } => {
-            text.push_str(&format!(" (before the restore of {})", of.short()));
+            text += &[" (before the restore of ", &of.short(), ")"].concat();
         }
         Reason::Import { .. } => text.push_str(" (imported)"),
     }
     if !manifest.is_complete() {
-        text.push_str(&format!(" INCOMPLETE: {} not read", manifest.skipped.len()));
+        text += &[" INCOMPLETE: ", &manifest.skipped.len().to_string(), " not read"].concat();
     }
     text
 }

@@ -31,8 +31,9 @@ pub(super) struct Capture<'a> {
     spool: &'a mut Spool,
     ctx: &'a Context,
     start: Timestamp,
-    /// Items not yet reported.
+    /// Items not yet reported, and bytes of those among them that were not read.
     items: u64,
+    bytes: u64,
     done: bool,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Capture<'a> {
         ctx: &'a Context,
     ) -> Self {
         let before = before.unwrap_or_else(|| Box::new(std::iter::empty())).peekable();
-        Self { walk, before, spool, ctx, start, items: 0, done: false }
+        Self { walk, before, spool, ctx, start, items: 0, bytes: 0, done: false }
     }
 
     /// The next change; `None` at the end.
@@ -91,6 +92,9 @@ impl<'a> Capture<'a> {
         self.count();
         let now = Fingerprint::of(&found.stat).encode(self.start);
         if !now.is_empty() && before.as_ref() == Some(&now) {
+            if file_type(&found.stat) == FileType::RegularFile {
+                self.bytes += size(&found.stat);
+            }
             self.walk.pass(&found);
             return Ok(None);
         }
@@ -167,7 +171,8 @@ impl<'a> Capture<'a> {
     }
 
     fn report_items(&mut self) {
-        self.ctx.report(Event::Progress { items: std::mem::take(&mut self.items), bytes: 0 });
+        let (items, bytes) = (std::mem::take(&mut self.items), std::mem::take(&mut self.bytes));
+        self.ctx.report(Event::Progress { items, bytes });
     }
 
     fn finish(&mut self) {
