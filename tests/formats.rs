@@ -36,7 +36,7 @@ fn vector(name: &str) -> Vec<u8> {
     let digits: String = rest
         .lines()
         .take_while(|line| !line.starts_with('['))
-        .flat_map(|line| line.split('#').next())
+        .filter_map(|line| line.split('#').next())
         .flat_map(str::split_whitespace)
         .collect();
     unhex(&digits).expect("hexadecimal digits")
