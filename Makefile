@@ -48,6 +48,6 @@ audit: ## asks RustSec about known vulnerabilities; needs the network, and its a
 
 bench: ## measures the parts, and growth beside restic
 	@scripts/install.sh bench
-	@$(cargo) bench --locked
+	@$(cargo) bench --locked --bench parts
 	@$(cargo) build --locked --release
 	@benches/growth.sh "$${CARGO_TARGET_DIR:-target}/release/coeval"
