@@ -1,6 +1,9 @@
 //! kill -9 at any moment: what was committed is whole, and a database is as before or as asked.
 #![expect(clippy::disallowed_methods, reason = "a test writes files and tells the time")]
 
+#[path = "common/cluster.rs"]
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,8 @@ use coeval::crypto::{KeyFile, Unlock};
 use coeval::id::SnapshotId;
 use coeval::repo::{ReadData, Repo, Unlocking};
 use coeval::snapshot::{self, Filter, Timeline};
+
+use cluster::Cluster;
 
 const BACKUPS: u32 = 100;
 const RESTORES: u32 = 100;
@@ -206,56 +211,6 @@ fn a_database_is_as_before_or_as_asked_whenever_the_restore_is_killed() {
     }
     assert!(before_count > 5 && after_count > 5, "{before_count} before, {after_count} after");
     world.assert_sound();
-}
-
-/// A private PostgreSQL that is gone afterwards.
-struct Cluster {
-    folder: PathBuf,
-    url: String,
-}
-
-impl Cluster {
-    fn script(verb: &str, folder: &Path) -> String {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres.sh");
-        let output = Command::new(script).arg(verb).arg(folder).output().expect("it runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
-    }
-
-    fn start(parent: &Path) -> Self {
-        // The server may run as another user than the tests.
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(parent, open).expect("open to others");
-        let folder = parent.join("cluster");
-        let url = Self::script("start", &folder);
-        Self { folder, url }
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let output = Command::new(program).arg(&self.url).args(arguments).output();
-        let output = output.expect("the clients of PostgreSQL are installed");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("UTF-8")
-    }
-
-    fn sql(&self, text: &str) {
-        self.run("psql", &["-q", "-v", "ON_ERROR_STOP=1", "-c", text]);
-    }
-
-    /// The dump, whatever the order of rows and the marks that change with every run.
-    fn dump(&self) -> Vec<String> {
-        let dump = self.run("pg_dump", &[]);
-        let mut lines: Vec<String> = dump.lines().map(str::to_owned).collect();
-        lines.retain(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
-        lines.sort();
-        lines
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        Self::script("stop", &self.folder);
-    }
 }
 
 #[test]
