@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn ids_print_as_hex_and_parse_back() {
-        let id = SnapshotId::new(std::array::from_fn(|i| i as u8 * 17));
+        let id = SnapshotId::new(std::array::from_fn(|i| u8::try_from(i).expect("16 bytes") * 17));
         assert_eq!(id.to_string(), "00112233445566778899aabbccddeeff");
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.short(), "00112233");

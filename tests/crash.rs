@@ -1,6 +1,9 @@
 //! kill -9 at any moment: what was committed is whole, and a database is as before or as asked.
 #![expect(clippy::disallowed_methods, reason = "a test writes files and tells the time")]
 
+#[path = "common/cluster.rs"]
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +18,11 @@ use coeval::id::SnapshotId;
 use coeval::repo::{ReadData, Repo, Unlocking};
 use coeval::snapshot::{self, Filter, Timeline};
 
+use cluster::Cluster;
+
 const BACKUPS: u32 = 100;
 const RESTORES: u32 = 100;
+const RESTORES_POSTGRES: u32 = 40;
 
 struct World {
     folder: tempfile::TempDir,
@@ -48,10 +54,10 @@ impl World {
         format!("sqlite://{}", self.path("db.sqlite3").display())
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
-        let mut bytes = [0; 8];
+    fn below(&mut self, limit: u32) -> u32 {
+        let mut bytes = [0; 4];
         self.random.fill(&mut bytes);
-        u64::from_le_bytes(bytes) % limit
+        u32::from_le_bytes(bytes) % limit
     }
 
     fn sql(&self, text: &str) -> String {
@@ -60,11 +66,13 @@ impl World {
 
     /// Changes a file and some rows.
     fn change(&mut self) {
-        let name = format!("files/{}{}", ["", "deep/"][self.below(2) as usize], self.below(60));
-        let mut content = vec![0; self.below(60_000) as usize];
+        let folder = if self.below(2) == 0 { "files" } else { "files/deep" };
+        let name = format!("{folder}/{}", self.below(60));
+        let length = usize::try_from(self.below(60_000)).expect("short");
+        let mut content = vec![0; length];
         self.random.fill(&mut content);
         fs::write(self.path(&name), content).expect("a file");
-        let (id, value) = (self.below(3000), self.below(1 << 40));
+        let (id, value) = (self.below(3000), self.below(u32::MAX));
         self.sql(&format!("UPDATE rows SET value='{value}' WHERE id BETWEEN {id} AND {id}+9"));
     }
 
@@ -92,8 +100,8 @@ impl World {
     /// Starts a command and kills it at a random moment; says whether it had finished well.
     fn kill(&mut self, arguments: &[&str], usual: Duration) -> bool {
         let mut child: Child = self.command(arguments).spawn().expect("it runs");
-        let micros = self.below(u64::try_from(usual.as_micros()).expect("short") * 5 / 4);
-        std::thread::sleep(Duration::from_micros(micros));
+        let micros = self.below(u32::try_from(usual.as_micros()).expect("short") / 4 * 5);
+        std::thread::sleep(Duration::from_micros(micros.into()));
         child.kill().expect("killed");
         child.wait().expect("it ended").success()
     }
@@ -202,5 +210,54 @@ fn a_database_is_as_before_or_as_asked_whenever_the_restore_is_killed() {
         }
     }
     assert!(before_count > 5 && after_count > 5, "{before_count} before, {after_count} after");
+    world.assert_sound();
+}
+
+#[test]
+fn a_postgresql_database_is_as_before_or_as_asked_whenever_the_restore_is_killed() {
+    let mut world = World::new();
+    let cluster = Cluster::start(world.folder.path());
+    cluster.sql(
+        "CREATE TABLE people (id int PRIMARY KEY, name text NOT NULL);
+         CREATE TABLE rows (id int PRIMARY KEY, owner int REFERENCES people, value text);
+         INSERT INTO people SELECT i, 'person ' || i FROM generate_series(1, 200) i;
+         INSERT INTO rows SELECT i, 1 + i % 200, md5(i::text) FROM generate_series(1, 20000) i;",
+    );
+    world.finish(&["backup", "--database", &cluster.url]);
+    let wanted = cluster.dump();
+    let id = world.committed().pop().expect("a snapshot").to_string();
+    let restore = ["restore", id.as_str(), "--database", cluster.url.as_str()];
+    let wreck = |world: &mut World| {
+        let first = world.below(200);
+        cluster.sql(&format!(
+            "DELETE FROM rows WHERE owner = {first}; DELETE FROM people WHERE id = {first};
+             UPDATE rows SET value = 'wrecked' WHERE id % 97 = {};
+             INSERT INTO people VALUES ({}, 'intruder');",
+            first % 97,
+            1000 + first
+        ));
+    };
+    wreck(&mut world);
+    let usual = world.finish(&restore);
+    assert!(cluster.dump() == wanted, "a restore that is left alone");
+    let (mut before_count, mut after_count) = (0, 0);
+    for _ in 0..RESTORES_POSTGRES {
+        // From a known state, so that no wreck meets the traces of another.
+        world.finish(&restore);
+        wreck(&mut world);
+        let before = cluster.dump();
+        let finished = world.kill(&restore, usual);
+        // The server ends the transaction of a client that is gone when it next looks.
+        cluster.sql("BEGIN; LOCK TABLE rows, people IN ACCESS EXCLUSIVE MODE; COMMIT");
+        let after = cluster.dump();
+        if after == wanted {
+            after_count += 1;
+        } else {
+            assert!(after == before, "the database is neither as before nor as asked");
+            assert!(!finished, "the restore said that it was done");
+            before_count += 1;
+        }
+    }
+    assert!(before_count > 3 && after_count > 3, "{before_count} before, {after_count} after");
     world.assert_sound();
 }

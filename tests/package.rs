@@ -1,5 +1,6 @@
 //! The example application on its way through the package: into stock Django, and back into
 //! coeval, by the one map of models and by the other.
+#![expect(clippy::disallowed_methods, reason = "a test writes files as applications do")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -4,20 +4,24 @@
 //! Databases are changed in one transaction and compared with the snapshot by root hash before it
 //! commits; directories are staged, renamed into place, and compared afterwards.
 
+mod error;
+mod wanted;
+
+pub use error::RestoreError;
+pub use wanted::KeyRange;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use wanted::{TreeChanges, Wanted};
+
 use super::capture::{self, CaptureOptions, Captured, Mode};
-use super::manifest::SourceRecord;
 use super::opened::{Snapshot, TreeRecord};
 use crate::context::Context;
-use crate::hint::{ErrorKind, Failure, Hint};
+use crate::hint::Failure;
 use crate::id::SnapshotId;
-use crate::repo::ChunkReader;
-use crate::source::{
-    Applied, Description, Entry, Extras, Fit, Kind, Plan, Source, Target, TreeInfo,
-};
-use crate::tree::{self, Change, Changes, Difference, Tree};
+use crate::source::{Applied, Extras, Fit, Kind, Source, Target};
+use crate::tree::{self, Difference, Tree};
 
 /// Where one source of a snapshot goes.
 pub struct Destination<'a> {
@@ -47,15 +51,6 @@ pub enum Selection {
         /// Which keys: given the key of an entry, whether it belongs to the selection.
         keys: KeyRange,
     },
-}
-
-/// A set of keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyRange {
-    /// Just this one: a record.
-    Exactly(Vec<u8>),
-    /// This one and all that continue it after a NUL byte: a file, or a folder with all in it.
-    Below(Vec<u8>),
 }
 
 /// How many entries of a tree a restore changes.
@@ -305,175 +300,6 @@ fn by_name(trees: Vec<TreeRecord>) -> BTreeMap<String, Tree> {
     trees.into_iter().map(|record| (record.info.name, record.tree)).collect()
 }
 
-/// What of a source is wanted.
-struct Wanted {
-    kind: Kind,
-    description: Description,
-    trees: Vec<TreeRecord>,
-    keys: Option<KeyRange>,
-    extras: Extras,
-}
-
-impl Wanted {
-    fn of(snapshot: &Snapshot, destination: &Destination<'_>) -> Result<Self, Failure> {
-        let source = find_source(snapshot, destination.kind, &destination.name)?;
-        let description = snapshot.description(source)?;
-        let all = snapshot.trees(source)?;
-        let (trees, keys) = match &destination.selection {
-            Selection::Everything => (all, None),
-            Selection::Tree(name) => (pick(all, name), None),
-            Selection::Entries { tree, keys } => (pick(all, tree), Some(keys.clone())),
-        };
-        let Destination { kind, extras, .. } = *destination;
-        Ok(Self { kind, description, trees, keys, extras })
-    }
-
-    /// The differences of one tree that are wanted.
-    fn differences<'a>(
-        &'a self,
-        reader: &'a dyn ChunkReader,
-        record: &TreeRecord,
-        old: Option<Tree>,
-    ) -> impl Iterator<Item = Result<Difference, Failure>> + 'a {
-        // With extras kept, what stands below a folder that becomes a file must go all the same.
-        let mut replaced: Option<Vec<u8>> = None;
-        let mut admits = move |difference: &Difference| {
-            if !self.keys.as_ref().is_none_or(|keys| keys.contains(&difference.key)) {
-                return Ok(false);
-            }
-            let Some(value) = &difference.new else {
-                let doomed =
-                    replaced.as_ref().is_some_and(|above| is_below(&difference.key, above));
-                return Ok(doomed || self.extras == Extras::Delete);
-            };
-            if self.kind != Kind::Database && !Entry::decode(&value.head)?.is_directory() {
-                replaced = Some(difference.key.clone());
-            }
-            Ok(true)
-        };
-        tree::differences(reader, old, Some(record.tree)).filter_map(move |difference| {
-            let difference = match difference {
-                Ok(difference) => difference,
-                Err(error) => return Some(Err(error.into())),
-            };
-            match admits(&difference) {
-                Ok(true) => Some(Ok(difference)),
-                Ok(false) => None,
-                Err(error) => Some(Err(error)),
-            }
-        })
-    }
-
-    /// The trees after the restore: the wanted ones, or, where not everything is restored, the
-    /// present ones with the planned changes.
-    fn expected(
-        &self,
-        snapshot: &Snapshot,
-        present: &BTreeMap<String, Tree>,
-    ) -> Result<BTreeMap<String, Tree>, Failure> {
-        let whole = self.keys.is_none() && self.extras == Extras::Delete;
-        let repo = &snapshot.repo;
-        let mut expected = BTreeMap::new();
-        for record in &self.trees {
-            let old = present.get(&record.info.name).copied();
-            let tree = if whole || old.is_none() && self.keys.is_none() {
-                record.tree
-            } else {
-                let scratch = repo.scratch()?;
-                let changes = self.changes(snapshot, record, old);
-                let shape = super::opened::shape(repo, self.kind)?;
-                tree::edit(&scratch, &scratch, &shape, old, changes)?
-            };
-            expected.insert(record.info.name.clone(), tree);
-        }
-        Ok(expected)
-    }
-
-    /// The changes of one tree, with contents as the repository stores them.
-    fn changes<'a>(
-        &'a self,
-        snapshot: &'a Snapshot,
-        record: &TreeRecord,
-        old: Option<Tree>,
-    ) -> Changes<'a> {
-        Box::new(self.differences(&*snapshot.repo, record, old).map(|difference| {
-            let Difference { key, new: value, .. } = difference?;
-            Ok(Change { key, value })
-        }))
-    }
-}
-
-impl KeyRange {
-    /// Whether a key is one of them.
-    pub fn contains(&self, key: &[u8]) -> bool {
-        match self {
-            Self::Exactly(only) => key == only,
-            Self::Below(top) => is_below(key, top) || key == top,
-        }
-    }
-}
-
-/// Whether a path's key lies in the folder with the key `above`.
-fn is_below(key: &[u8], above: &[u8]) -> bool {
-    above.is_empty() || key.strip_prefix(above).is_some_and(|rest| rest.first() == Some(&0))
-}
-
-fn pick(all: Vec<TreeRecord>, name: &str) -> Vec<TreeRecord> {
-    all.into_iter().filter(|record| record.info.name == name).collect()
-}
-
-/// A source of a snapshot by kind and name.
-pub(super) fn find_source<'s>(
-    snapshot: &'s Snapshot,
-    kind: Kind,
-    name: &str,
-) -> Result<&'s SourceRecord, RestoreError> {
-    snapshot.manifest.source(kind, name).ok_or_else(|| RestoreError::NoSource {
-        kind,
-        name: name.to_owned(),
-        there: snapshot
-            .manifest
-            .sources
-            .iter()
-            .map(|source| format!("/{}/{}", source.kind.as_str(), source.name))
-            .collect(),
-    })
-}
-
-/// The plan that a target gets.
-struct TreeChanges<'a> {
-    snapshot: &'a Snapshot,
-    wanted: &'a Wanted,
-    trees: Vec<TreeInfo>,
-    present: &'a BTreeMap<String, Tree>,
-}
-
-impl Plan for TreeChanges<'_> {
-    fn wanted(&self) -> &Description {
-        &self.wanted.description
-    }
-
-    fn trees(&self) -> &[TreeInfo] {
-        &self.trees
-    }
-
-    fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
-        let Some(record) = self.wanted.trees.iter().find(|record| record.info.name == tree.name)
-        else {
-            return Ok(Box::new(std::iter::empty()));
-        };
-        let old = self.present.get(&tree.name).copied();
-        let changes = self.wanted.changes(self.snapshot, record, old);
-        let repo = &self.snapshot.repo;
-        Ok(Box::new(changes.map(|change| {
-            change.map(|mut change| {
-                change.value = change.value.map(|value| value.opened(repo));
-                change
-            })
-        })))
-    }
-}
-
 impl Applied {
     fn count(&mut self, difference: &Difference) {
         match (&difference.old, &difference.new) {
@@ -497,63 +323,5 @@ impl std::fmt::Debug for Destination<'_> {
             .field("name", &self.name)
             .field("selection", &self.selection)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why a restore did not happen.
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    /// The snapshot has no such source.
-    #[error("the snapshot has no /{}/{name}", kind.as_str())]
-    NoSource {
-        /// Which part.
-        kind: Kind,
-        /// Which source.
-        name: String,
-        /// What it has.
-        there: Vec<String>,
-    },
-    /// Something in the target could not be read, so it could not be saved before the restore.
-    #[error(
-        "{item} in the target cannot be read, so it cannot be saved before the restore: {reason}"
-    )]
-    CannotSave {
-        /// What.
-        item: String,
-        /// Why.
-        reason: String,
-    },
-    /// Part of a database cannot be restored into tables of another structure.
-    #[error("the structure of the target differs from the snapshot's")]
-    StructureDiffers,
-    /// The target, read again, is not what it must be.
-    #[error("{path} does not have the snapshot's root hash after the restore")]
-    Mismatch {
-        /// Which tree.
-        path: String,
-        /// The first key that differs, in hexadecimal.
-        key: Option<String>,
-    },
-}
-
-impl Hint for RestoreError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NoSource { .. } => ErrorKind::Usage,
-            Self::Mismatch { .. } => ErrorKind::Damage,
-            Self::CannotSave { .. } | Self::StructureDiffers => ErrorKind::Failed,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::NoSource { there, .. } => format!("it has {}", there.join(", ")),
-            Self::CannotSave { .. } => "make it readable, or move it away".to_owned(),
-            Self::StructureDiffers => "restore the whole database instead of a part".to_owned(),
-            Self::Mismatch { key, .. } => format!(
-                "databases were rolled back; bring files back with `coeval undo` (first difference at key {})",
-                key.as_deref().unwrap_or("unknown")
-            ),
-        })
     }
 }

@@ -1,0 +1,62 @@
+//! Why a restore did not happen.
+
+use crate::hint::{ErrorKind, Hint};
+use crate::source::Kind;
+
+/// Why a restore did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The snapshot has no such source.
+    #[error("the snapshot has no /{}/{name}", kind.as_str())]
+    NoSource {
+        /// Which part.
+        kind: Kind,
+        /// Which source.
+        name: String,
+        /// What it has.
+        there: Vec<String>,
+    },
+    /// Something in the target could not be read, so it could not be saved before the restore.
+    #[error(
+        "{item} in the target cannot be read, so it cannot be saved before the restore: {reason}"
+    )]
+    CannotSave {
+        /// What.
+        item: String,
+        /// Why.
+        reason: String,
+    },
+    /// Part of a database cannot be restored into tables of another structure.
+    #[error("the structure of the target differs from the snapshot's")]
+    StructureDiffers,
+    /// The target, read again, is not what it must be.
+    #[error("{path} does not have the snapshot's root hash after the restore")]
+    Mismatch {
+        /// Which tree.
+        path: String,
+        /// The first key that differs, in hexadecimal.
+        key: Option<String>,
+    },
+}
+
+impl Hint for RestoreError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoSource { .. } => ErrorKind::Usage,
+            Self::Mismatch { .. } => ErrorKind::Damage,
+            Self::CannotSave { .. } | Self::StructureDiffers => ErrorKind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoSource { there, .. } => format!("it has {}", there.join(", ")),
+            Self::CannotSave { .. } => "make it readable, or move it away".to_owned(),
+            Self::StructureDiffers => "restore the whole database instead of a part".to_owned(),
+            Self::Mismatch { key, .. } => format!(
+                "databases were rolled back; bring files back with `coeval undo` (first difference at key {})",
+                key.as_deref().unwrap_or("unknown")
+            ),
+        })
+    }
+}

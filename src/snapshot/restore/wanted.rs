@@ -1,0 +1,189 @@
+//! What of a snapshot is wanted in a target, and the changes that bring it there.
+
+use std::collections::BTreeMap;
+
+use super::{Destination, RestoreError, Selection};
+use crate::hint::Failure;
+use crate::repo::ChunkReader;
+use crate::snapshot::manifest::SourceRecord;
+use crate::snapshot::opened::{self, Snapshot, TreeRecord};
+use crate::source::{Description, Entry, Extras, Kind, Plan, TreeInfo};
+use crate::tree::{self, Change, Changes, Difference, Tree};
+
+/// A set of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyRange {
+    /// Just this one: a record.
+    Exactly(Vec<u8>),
+    /// This one and all that continue it after a NUL byte: a file, or a folder with all in it.
+    Below(Vec<u8>),
+}
+
+/// What of a source is wanted.
+pub(super) struct Wanted {
+    kind: Kind,
+    pub(super) description: Description,
+    pub(super) trees: Vec<TreeRecord>,
+    keys: Option<KeyRange>,
+    extras: Extras,
+}
+
+impl Wanted {
+    pub(super) fn of(snapshot: &Snapshot, destination: &Destination<'_>) -> Result<Self, Failure> {
+        let source = find_source(snapshot, destination.kind, &destination.name)?;
+        let description = snapshot.description(source)?;
+        let all = snapshot.trees(source)?;
+        let (trees, keys) = match &destination.selection {
+            Selection::Everything => (all, None),
+            Selection::Tree(name) => (pick(all, name), None),
+            Selection::Entries { tree, keys } => (pick(all, tree), Some(keys.clone())),
+        };
+        let Destination { kind, extras, .. } = *destination;
+        Ok(Self { kind, description, trees, keys, extras })
+    }
+
+    /// The differences of one tree that are wanted.
+    pub(super) fn differences<'a>(
+        &'a self,
+        reader: &'a dyn ChunkReader,
+        record: &TreeRecord,
+        old: Option<Tree>,
+    ) -> impl Iterator<Item = Result<Difference, Failure>> + 'a {
+        // With extras kept, what stands below a folder that becomes a file must go all the same.
+        let mut replaced: Option<Vec<u8>> = None;
+        let mut admits = move |difference: &Difference| {
+            if !self.keys.as_ref().is_none_or(|keys| keys.contains(&difference.key)) {
+                return Ok(false);
+            }
+            let Some(value) = &difference.new else {
+                let doomed =
+                    replaced.as_ref().is_some_and(|above| is_below(&difference.key, above));
+                return Ok(doomed || self.extras == Extras::Delete);
+            };
+            if self.kind != Kind::Database && !Entry::decode(&value.head)?.is_directory() {
+                replaced = Some(difference.key.clone());
+            }
+            Ok(true)
+        };
+        tree::differences(reader, old, Some(record.tree)).filter_map(move |difference| {
+            let difference = match difference {
+                Ok(difference) => difference,
+                Err(error) => return Some(Err(error.into())),
+            };
+            match admits(&difference) {
+                Ok(true) => Some(Ok(difference)),
+                Ok(false) => None,
+                Err(error) => Some(Err(error)),
+            }
+        })
+    }
+
+    /// The trees after the restore: the wanted ones, or, where not everything is restored, the
+    /// present ones with the planned changes.
+    pub(super) fn expected(
+        &self,
+        snapshot: &Snapshot,
+        present: &BTreeMap<String, Tree>,
+    ) -> Result<BTreeMap<String, Tree>, Failure> {
+        let whole = self.keys.is_none() && self.extras == Extras::Delete;
+        let repo = &snapshot.repo;
+        let mut expected = BTreeMap::new();
+        for record in &self.trees {
+            let old = present.get(&record.info.name).copied();
+            let tree = if whole || old.is_none() && self.keys.is_none() {
+                record.tree
+            } else {
+                let scratch = repo.scratch()?;
+                let changes = self.changes(snapshot, record, old);
+                let shape = opened::shape(repo, self.kind)?;
+                tree::edit(&scratch, &scratch, &shape, old, changes)?
+            };
+            expected.insert(record.info.name.clone(), tree);
+        }
+        Ok(expected)
+    }
+
+    /// The changes of one tree, with contents as the repository stores them.
+    pub(super) fn changes<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        record: &TreeRecord,
+        old: Option<Tree>,
+    ) -> Changes<'a> {
+        Box::new(self.differences(&*snapshot.repo, record, old).map(|difference| {
+            let Difference { key, new: value, .. } = difference?;
+            Ok(Change { key, value })
+        }))
+    }
+}
+
+impl KeyRange {
+    /// Whether a key is one of them.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Exactly(only) => key == only,
+            Self::Below(top) => is_below(key, top) || key == top,
+        }
+    }
+}
+
+/// Whether a path's key lies in the folder with the key `above`.
+fn is_below(key: &[u8], above: &[u8]) -> bool {
+    above.is_empty() || key.strip_prefix(above).is_some_and(|rest| rest.first() == Some(&0))
+}
+
+fn pick(all: Vec<TreeRecord>, name: &str) -> Vec<TreeRecord> {
+    all.into_iter().filter(|record| record.info.name == name).collect()
+}
+
+/// A source of a snapshot by kind and name.
+fn find_source<'s>(
+    snapshot: &'s Snapshot,
+    kind: Kind,
+    name: &str,
+) -> Result<&'s SourceRecord, RestoreError> {
+    snapshot.manifest.source(kind, name).ok_or_else(|| RestoreError::NoSource {
+        kind,
+        name: name.to_owned(),
+        there: snapshot
+            .manifest
+            .sources
+            .iter()
+            .map(|source| format!("/{}/{}", source.kind.as_str(), source.name))
+            .collect(),
+    })
+}
+
+/// The plan that a target gets.
+pub(super) struct TreeChanges<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) wanted: &'a Wanted,
+    pub(super) trees: Vec<TreeInfo>,
+    pub(super) present: &'a BTreeMap<String, Tree>,
+}
+
+impl Plan for TreeChanges<'_> {
+    fn wanted(&self) -> &Description {
+        &self.wanted.description
+    }
+
+    fn trees(&self) -> &[TreeInfo] {
+        &self.trees
+    }
+
+    fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
+        let Some(record) = self.wanted.trees.iter().find(|record| record.info.name == tree.name)
+        else {
+            return Ok(Box::new(std::iter::empty()));
+        };
+        let old = self.present.get(&tree.name).copied();
+        let changes = self.wanted.changes(self.snapshot, record, old);
+        let repo = &self.snapshot.repo;
+        Ok(Box::new(changes.map(|change| {
+            change.map(|mut change| {
+                change.value = change.value.map(|value| value.opened(repo));
+                change
+            })
+        })))
+    }
+}
