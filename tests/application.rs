@@ -81,14 +81,8 @@ impl App {
         captured.id.expect("committed")
     }
 
-    fn open(&self, repo: &Arc<Repo>, id: SnapshotId) -> Snapshot {
-        let timeline = Timeline::load(repo).expect("a timeline");
-        let manifest = timeline.get(id).expect("the snapshot").clone();
-        Snapshot { repo: Arc::clone(repo), id, manifest }
-    }
-
     fn restore(&self, repo: &Arc<Repo>, id: SnapshotId) -> Result<snapshot::Restored, Failure> {
-        let snapshot = self.open(repo, id);
+        let snapshot = open(repo, id);
         let mut database = SqliteTarget::new(self.sqlite());
         let mut storage = Directory::new(self.files());
         let mut destinations = [
@@ -109,6 +103,12 @@ impl App {
             .expect("find is installed");
         (self.sql(".dump"), String::from_utf8_lossy(&listing.stdout).into_owned())
     }
+}
+
+fn open(repo: &Arc<Repo>, id: SnapshotId) -> Snapshot {
+    let timeline = Timeline::load(repo).expect("a timeline");
+    let manifest = timeline.get(id).expect("the snapshot").clone();
+    Snapshot { repo: Arc::clone(repo), id, manifest }
 }
 
 fn to<'a>(kind: Kind, name: &str, target: &'a mut dyn Target) -> Destination<'a> {
@@ -168,8 +168,8 @@ fn an_unchanged_application_adds_only_a_manifest() {
         let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
         file.expect("a file").set_modified(past).expect("set");
     }
-    let first = app.open(&repo, app.backup(&repo));
-    let second = app.open(&repo, app.backup(&repo));
+    let first = open(&repo, app.backup(&repo));
+    let second = open(&repo, app.backup(&repo));
     assert_eq!(first.manifest.root_hash(), second.manifest.root_hash());
     assert!(second.manifest.written.stored < 20_000, "{:?}", second.manifest.written);
 }
@@ -178,9 +178,9 @@ fn an_unchanged_application_adds_only_a_manifest() {
 fn a_diff_names_what_changed_and_nothing_else() {
     let app = App::new();
     let repo = app.repo();
-    let old = app.open(&repo, app.backup(&repo));
+    let old = open(&repo, app.backup(&repo));
     damage(&app);
-    let new = app.open(&repo, app.backup(&repo));
+    let new = open(&repo, app.backup(&repo));
     let mut changed = Vec::new();
     snapshot::diff(&old, &new, &|_, _, _| true, &mut |item| {
         changed.push((item.kind, item.tree.name.clone()));
@@ -201,7 +201,7 @@ fn a_plan_changes_nothing_and_counts_right() {
     let good = app.backup(&repo);
     damage(&app);
     let state = app.state();
-    let snapshot = app.open(&repo, good);
+    let snapshot = open(&repo, good);
     let mut database = SqliteTarget::new(app.sqlite());
     let mut destinations = [to(Kind::Database, "main", &mut database)];
     let plan = snapshot::plan(&snapshot, &mut destinations, &app.ctx).expect("a plan");
