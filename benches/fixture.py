@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes two versions of one audit table, as a fixture and for PostgreSQL, the same in every run.
 
-usage: fixture.py FOLDER [ROWS]      1,500,000 rows when not given, about 725 MB a fixture
+usage: fixture.py FOLDER [ROWS]      1,500,000 rows when not given, about 742 MB a fixture
 
 FOLDER/v1/database_backup.json    the table as `dumpdata` writes it, one record a line
 FOLDER/v2/database_backup.json    the same later: of every 2000 rows, scattered over the table, 2 were updated,
