@@ -97,10 +97,11 @@ impl World {
         start.elapsed()
     }
 
-    /// Starts a command and kills it at a random moment; says whether it had finished well.
-    fn kill(&mut self, arguments: &[&str], usual: Duration) -> bool {
+    /// Starts a command and kills it at a random moment within a window; says whether it had
+    /// finished well.
+    fn kill(&mut self, arguments: &[&str], window: Duration) -> bool {
         let mut child: Child = self.command(arguments).spawn().expect("it runs");
-        let micros = self.below(u32::try_from(usual.as_micros()).expect("short") / 4 * 5);
+        let micros = self.below(u32::try_from(window.as_micros()).expect("short").max(1));
         std::thread::sleep(Duration::from_micros(micros.into()));
         child.kill().expect("killed");
         child.wait().expect("it ended").success()
@@ -123,6 +124,12 @@ impl World {
         let report = snapshot::check(&self.open(), ReadData::Everything, &Context::new());
         assert_eq!(report.expect("a check").findings, []);
     }
+}
+
+/// The window for the next kill: wider after one that came too early, narrower after one that came
+/// too late, so that both happen however busy the machine is.
+fn adjust(window: Duration, too_late: bool) -> Duration {
+    if too_late { window * 4 / 5 } else { window * 6 / 5 }
 }
 
 fn sqlite(database: &Path, text: &str) -> String {
@@ -157,20 +164,21 @@ fn every_snapshot_committed_before_a_kill_restores() {
     let backup = ["backup", "files", "--database", url.as_str()];
     world.finish(&backup);
     world.change();
-    let usual = world.finish(&backup);
+    let mut window = world.finish(&backup);
     let mut known = world.committed();
     let mut ledger = BTreeMap::new();
     for _ in 0..BACKUPS {
         world.change();
-        let finished = world.kill(&backup, usual);
+        let finished = world.kill(&backup, window);
         let new: Vec<_> = world.committed().into_iter().filter(|id| !known.contains(id)).collect();
         assert!(new.len() <= 1 && (!finished || new.len() == 1), "{new:?}");
+        window = adjust(window, !new.is_empty());
         for id in new {
             known.push(id);
             ledger.insert(id, (files(&world.path("files")), world.sql(".dump")));
         }
     }
-    assert!(ledger.len() > 5 && ledger.len() < BACKUPS as usize, "{} committed", ledger.len());
+    assert!(!ledger.is_empty() && ledger.len() < BACKUPS as usize, "{} committed", ledger.len());
     world.assert_sound();
     for (id, (wanted, dump)) in &ledger {
         let target = world.path(&format!("restored-{id}"));
@@ -194,13 +202,14 @@ fn a_database_is_as_before_or_as_asked_whenever_the_restore_is_killed() {
     let path = format!("{id}:/database");
     let restore = ["restore", path.as_str(), "--database", url.as_str()];
     world.change();
-    let usual = world.finish(&restore);
+    let mut window = world.finish(&restore);
     let (mut before_count, mut after_count) = (0, 0);
     for _ in 0..RESTORES {
         world.change();
         let before = world.sql(".dump");
-        let finished = world.kill(&restore, usual);
+        let finished = world.kill(&restore, window);
         let after = world.sql(".dump");
+        window = adjust(window, after == wanted);
         if after == wanted {
             after_count += 1;
         } else {
@@ -209,7 +218,7 @@ fn a_database_is_as_before_or_as_asked_whenever_the_restore_is_killed() {
             before_count += 1;
         }
     }
-    assert!(before_count > 5 && after_count > 5, "{before_count} before, {after_count} after");
+    assert!(before_count > 0 && after_count > 0, "{before_count} before, {after_count} after");
     world.assert_sound();
 }
 
@@ -238,7 +247,7 @@ fn a_postgresql_database_is_as_before_or_as_asked_whenever_the_restore_is_killed
         ));
     };
     wreck(&mut world);
-    let usual = world.finish(&restore);
+    let mut window = world.finish(&restore);
     assert!(cluster.dump() == wanted, "a restore that is left alone");
     let (mut before_count, mut after_count) = (0, 0);
     for _ in 0..RESTORES_POSTGRES {
@@ -246,10 +255,11 @@ fn a_postgresql_database_is_as_before_or_as_asked_whenever_the_restore_is_killed
         world.finish(&restore);
         wreck(&mut world);
         let before = cluster.dump();
-        let finished = world.kill(&restore, usual);
+        let finished = world.kill(&restore, window);
         // The server ends the transaction of a client that is gone when it next looks.
         cluster.sql("BEGIN; LOCK TABLE rows, people IN ACCESS EXCLUSIVE MODE; COMMIT");
         let after = cluster.dump();
+        window = adjust(window, after == wanted);
         if after == wanted {
             after_count += 1;
         } else {
@@ -258,6 +268,6 @@ fn a_postgresql_database_is_as_before_or_as_asked_whenever_the_restore_is_killed
             before_count += 1;
         }
     }
-    assert!(before_count > 3 && after_count > 3, "{before_count} before, {after_count} after");
+    assert!(before_count > 0 && after_count > 0, "{before_count} before, {after_count} after");
     world.assert_sound();
 }
