@@ -128,8 +128,17 @@ impl World {
 
 /// The window for the next kill: wider after one that came too early, narrower after one that came
 /// too late, so that both happen however busy the machine is.
-fn adjust(window: Duration, too_late: bool) -> Duration {
-    if too_late { window * 4 / 5 } else { window * 6 / 5 }
+fn adjust(window: Duration, killed: Killed) -> Duration {
+    match killed {
+        Killed::Early => window * 6 / 5,
+        Killed::Late => window * 4 / 5,
+    }
+}
+
+/// Whether a kill came before the work was committed, or after.
+enum Killed {
+    Early,
+    Late,
 }
 
 fn sqlite(database: &Path, text: &str) -> String {
@@ -172,7 +181,7 @@ fn every_snapshot_committed_before_a_kill_restores() {
         let finished = world.kill(&backup, window);
         let new: Vec<_> = world.committed().into_iter().filter(|id| !known.contains(id)).collect();
         assert!(new.len() <= 1 && (!finished || new.len() == 1), "{new:?}");
-        window = adjust(window, !new.is_empty());
+        window = adjust(window, if new.is_empty() { Killed::Early } else { Killed::Late });
         for id in new {
             known.push(id);
             ledger.insert(id, (files(&world.path("files")), world.sql(".dump")));
@@ -209,7 +218,7 @@ fn a_database_is_as_before_or_as_asked_whenever_the_restore_is_killed() {
         let before = world.sql(".dump");
         let finished = world.kill(&restore, window);
         let after = world.sql(".dump");
-        window = adjust(window, after == wanted);
+        window = adjust(window, if after == wanted { Killed::Late } else { Killed::Early });
         if after == wanted {
             after_count += 1;
         } else {
@@ -259,7 +268,7 @@ fn a_postgresql_database_is_as_before_or_as_asked_whenever_the_restore_is_killed
         // The server ends the transaction of a client that is gone when it next looks.
         cluster.sql("BEGIN; LOCK TABLE rows, people IN ACCESS EXCLUSIVE MODE; COMMIT");
         let after = cluster.dump();
-        window = adjust(window, after == wanted);
+        window = adjust(window, if after == wanted { Killed::Late } else { Killed::Early });
         if after == wanted {
             after_count += 1;
         } else {
