@@ -136,6 +136,7 @@ fn adjust(window: Duration, killed: Killed) -> Duration {
 }
 
 /// Whether a kill came before the work was committed, or after.
+#[derive(Clone, Copy)]
 enum Killed {
     Early,
     Late,
