@@ -93,21 +93,16 @@ pub fn length(content: &Content) -> u64 {
     }
 }
 
-/// What a file is, in a word.
-pub fn kind_of(entry: &Entry) -> &'static str {
-    match entry.kind {
-        EntryKind::Directory => "dir",
-        EntryKind::File => "file",
-        EntryKind::Symlink { .. } => "symlink",
-    }
-}
-
 /// Type and permissions as `ls -l` shows them: `-rw-r--r--`.
 pub fn mode(entry: &Entry) -> String {
     let letter = match entry.kind {
         EntryKind::Directory => 'd',
         EntryKind::File => '-',
         EntryKind::Symlink { .. } => 'l',
+        EntryKind::Fifo => 'p',
+        EntryKind::Socket => 's',
+        EntryKind::CharacterDevice(_) => 'c',
+        EntryKind::BlockDevice(_) => 'b',
     };
     let mut text: Vec<char> = "rwxrwxrwx".chars().collect();
     for (place, letter) in text.iter_mut().enumerate() {
@@ -127,7 +122,7 @@ pub fn mode(entry: &Entry) -> String {
 pub fn long_line(entry: &Entry, length: u64, path: &str) -> String {
     let target = match &entry.kind {
         EntryKind::Symlink { target } => format!(" -> {}", String::from_utf8_lossy(target)),
-        EntryKind::Directory | EntryKind::File => String::new(),
+        _ => String::new(),
     };
     let (mode, time) = (mode(entry), Timestamp::to_local(entry.mtime));
     format!("{mode} {:>5} {:>5} {length:>12} {time} {path}{target}", entry.uid, entry.gid)
@@ -137,12 +132,12 @@ pub fn long_line(entry: &Entry, length: u64, path: &str) -> String {
 pub fn file_json(entry: &Entry, length: u64, path: &str) -> serde_json::Value {
     let target = match &entry.kind {
         EntryKind::Symlink { target } => Some(String::from_utf8_lossy(target).into_owned()),
-        EntryKind::Directory | EntryKind::File => None,
+        _ => None,
     };
     serde_json::json!({
         "message_type": "node",
         "path": path,
-        "type": kind_of(entry),
+        "type": entry.kind.as_str(),
         "size": length,
         "mode": entry.mode,
         "permissions": mode(entry),
@@ -159,8 +154,7 @@ mod tests {
 
     #[test]
     fn modes_look_as_in_ls() {
-        let entry =
-            |kind, bits| Entry { kind, mode: bits, uid: 0, gid: 0, mtime: Timestamp::default() };
+        let entry = |kind, bits| Entry::new(kind, bits, 0, 0, Timestamp::default());
         assert_eq!(mode(&entry(EntryKind::File, 0o644)), "-rw-r--r--");
         assert_eq!(mode(&entry(EntryKind::Directory, 0o1777)), "drwxrwxrwt");
         assert_eq!(mode(&entry(EntryKind::File, 0o4755)), "-rwsr-xr-x");

@@ -136,7 +136,7 @@ impl Sample {
     pub fn file(&mut self, kind: Kind, source: &str, path: &str, kind_of: EntryKind, bytes: &[u8]) {
         let mode = if kind_of == EntryKind::Directory { 0o2755 } else { 0o640 };
         let mtime = Timestamp::new(1_700_000_000, 123_456_789);
-        let entry = Entry { kind: kind_of, mode, uid: 1000, gid: 33, mtime };
+        let entry = Entry::new(kind_of, mode, 1000, 33, mtime);
         let files = self.files.entry((kind, source.to_owned())).or_default();
         files.push((key_of(std::path::Path::new(path)).unwrap(), entry, bytes.to_vec()));
         files.sort_by(|a, b| a.0.cmp(&b.0));

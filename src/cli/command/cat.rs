@@ -74,6 +74,10 @@ fn print_file(
         EntryKind::Directory => {
             return Err(usage("this is a folder", "see what is in it with `coeval ls`"));
         }
+        special => {
+            let what = format!("this is a {}, which has no content", special.as_str());
+            return Err(usage(what, "see more of it with `coeval ls -l`"));
+        }
     }
     let mut reader = value.content.open(&*snapshot.repo);
     let mut buffer = vec![0; 1 << 16];

@@ -34,10 +34,10 @@ impl Found<'_> {
     pub fn described(&self, member: Option<String>) -> FileEntry {
         let (kind, target) = match &self.entry.kind {
             EntryKind::Directory => ("folder", None),
-            EntryKind::File => ("file", None),
             EntryKind::Symlink { target } => {
                 ("link", Some(String::from_utf8_lossy(target).into_owned()))
             }
+            other => (other.as_str(), None),
         };
         FileEntry {
             source: self.source.to_owned(),
@@ -87,6 +87,13 @@ pub fn each_entry(
         {
             leave_out("the link points out of the folder");
             continue;
+        }
+        match entry.kind {
+            EntryKind::Directory | EntryKind::File | EntryKind::Symlink { .. } => {}
+            special => {
+                leave_out(&format!("it is a {}", special.as_str()));
+                continue;
+            }
         }
         let content = matches!(entry.kind, EntryKind::File).then_some(value.content);
         take(Found { kind, source, path, entry, content })?;

@@ -145,7 +145,7 @@ impl Package {
                     MemberKind::File(_) => continue,
                 };
                 let mtime = Timestamp::new(member.mtime, 0);
-                let entry = Entry { kind, mode: member.mode, uid: 0, gid: 0, mtime };
+                let entry = Entry::new(kind, member.mode, 0, 0, mtime);
                 source_named(&mut sources, Kind::Storage, source).push(
                     path,
                     entry,
@@ -371,6 +371,7 @@ impl PackagedFiles {
             EntryKind::File => content.is_some(),
             EntryKind::Directory => content.is_none(),
             EntryKind::Symlink { target } => content.is_none() && stays_inside(path, target),
+            _ => false,
         };
         let tidy = path.is_empty() || path.split('/').all(|part| !matches!(part, "" | "." | ".."));
         match key_of(std::path::Path::new(path)) {
@@ -424,7 +425,7 @@ fn file_entry(stored: Option<&StoredFile>, mode: u16, mtime: i64) -> Entry {
         Some((mode, stored.uid, stored.gid, rfc3339(stored.modified.as_ref()?.as_str()?)?))
     });
     let (mode, uid, gid, mtime) = own.unwrap_or((mode, 0, 0, Timestamp::new(mtime, 0)));
-    Entry { kind: EntryKind::File, mode: mode & 0o1777, uid, gid, mtime }
+    Entry::new(EntryKind::File, mode & 0o1777, uid, gid, mtime)
 }
 
 fn described_entry(described: &FileEntry) -> Result<Entry, Failure> {
@@ -446,7 +447,7 @@ fn described_entry(described: &FileEntry) -> Result<Entry, Failure> {
         return Err(fault());
     }
     let mtime = rfc3339(&described.modified).ok_or_else(fault)?;
-    Ok(Entry { kind, mode, uid: described.uid, gid: described.gid, mtime })
+    Ok(Entry::new(kind, mode, described.uid, described.gid, mtime))
 }
 
 fn rfc3339(text: &str) -> Option<Timestamp> {

@@ -160,6 +160,8 @@ impl Uploads {
                         wanted.copy_from_slice(sha);
                         (Member::File(size), path.clone())
                     }
+                    // Pipes, sockets and devices: `each_entry` has listed them as left out.
+                    _ => return Ok(()),
                 };
                 let time = found.entry.mtime.seconds;
                 let mut append = |content: &mut dyn Read| {

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use directory::Directory;
-pub use entry::{Entry, EntryError, EntryKind};
+pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
 pub use path::{display_key, key_of};
 
 use self::capture::Capture;
