@@ -19,7 +19,7 @@ use coeval::source::{
     Applied, Delta, Description, Fit, Plan, Postgres, PostgresOptions, Source, Target, TreeInfo,
     key,
 };
-use coeval::tree::{Change, Changes, Content};
+use coeval::tree::{Change, Changes, Content, EachRun, Stream, Value};
 
 const TYPES: &str = include_str!("fixtures/types.sql");
 
@@ -229,6 +229,18 @@ impl Plan for Difference<'_> {
     }
 
     fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
+        self.opened(tree)
+    }
+
+    fn fetch(&self, _: &[Stream], _: &Context, _: &EachRun<'_>) -> Result<(), Failure> {
+        unreachable!("rows are read one after the other")
+    }
+
+    fn present(&self, _: &TreeInfo, _: &[u8]) -> Result<Option<Value>, Failure> {
+        unreachable!("the database knows its rows")
+    }
+
+    fn opened<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
         let empty = Rows::new();
         let from = self.from.map_or(&empty, |from| &from.trees[&tree.name]);
         let to = &self.to.trees[&tree.name];

@@ -9,9 +9,13 @@ mod capture;
 mod commit;
 mod directory;
 mod entry;
+mod losses;
+mod metadata;
 mod path;
 mod select;
 mod spool;
+mod stage;
+mod staging;
 mod walk;
 mod write;
 
@@ -300,6 +304,9 @@ pub enum FilesError {
         /// What was not as agreed.
         reason: &'static str,
     },
+    /// The list of what could not be restored cannot be kept.
+    #[error("cannot keep the list of what could not be restored")]
+    Losses(#[from] crate::source::sort::SortError),
     /// Another restore is at work.
     #[error("another restore is writing to {}", path.display())]
     Busy {
