@@ -10,8 +10,10 @@ mod sqlite;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use files::OWNERS;
 pub use files::{
-    Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions, display_key, key_of,
+    Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
+    Owners, display_key, group_number, key_of, user_number,
 };
 pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
