@@ -5,13 +5,17 @@
 //! restore brings back; its root hash is the proof. The aid named `stat` holds what no restore
 //! can bring back (inode, change time) and would make equal directories look different.
 
+mod attributes;
 mod capture;
 mod commit;
 mod directory;
 mod entry;
+mod links;
+mod listing;
 mod owners;
 mod path;
 mod select;
+mod sparse;
 mod spool;
 mod walk;
 mod write;
@@ -19,7 +23,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +43,7 @@ use self::walk::Walk;
 use super::{Delta, Description, Kind, Parent, Source, TreeInfo};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
+use crate::id::{hex, unhex};
 use crate::tree::{Change, Changes, Content, Value};
 
 /// The tree of all entries.
@@ -82,20 +89,42 @@ struct Seen {
     numbers: Numbers,
 }
 
-impl Seen {
-    fn new(complete: bool) -> Self {
-        Self { spool: Spool::new(), complete, numbers: Numbers::default() }
-    }
-}
-
 /// What the description says of the source, so that it can be read in the same way elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Header {
     /// A whole directory.
-    Storage { path: String, options: FilesOptions },
+    Storage {
+        path: String,
+        /// The bytes of the path in hexadecimal, where they are not UTF-8.
+        #[serde(default, rename = "path-hex", skip_serializing_if = "Option::is_none")]
+        exact: Option<String>,
+        options: FilesOptions,
+    },
     /// The files below `base` that match a pattern.
     Configuration { base: String, patterns: Vec<String> },
+}
+
+impl Header {
+    /// The directory that keys are relative to.
+    fn root(&self) -> PathBuf {
+        let (Self::Storage { path, .. } | Self::Configuration { base: path, .. }) = self;
+        match self {
+            Self::Storage { exact: Some(exact), .. } => unhex(exact)
+                .map_or_else(|| PathBuf::from(path), |bytes| OsString::from_vec(bytes).into()),
+            _ => PathBuf::from(path),
+        }
+    }
+
+    fn move_to(&mut self, root: &Path) {
+        match self {
+            Self::Storage { path, exact, .. } => {
+                *path = root.to_string_lossy().into_owned();
+                *exact = root.to_str().is_none().then(|| hex(root.as_os_str().as_bytes()));
+            }
+            Self::Configuration { base, .. } => *base = root.to_string_lossy().into_owned(),
+        }
+    }
 }
 
 impl Files {
@@ -107,8 +136,9 @@ impl Files {
         options: FilesOptions,
     ) -> Result<Self, FilesError> {
         let root = root.into();
-        let path = root.to_string_lossy().into_owned();
-        Self::with_header(kind, name.into(), root, Header::Storage { path, options })
+        let mut header = Header::Storage { path: String::new(), exact: None, options };
+        header.move_to(&root);
+        Self::with_header(kind, name.into(), root, header)
     }
 
     /// Configuration files: absolute paths and globs. Their keys are relative to the deepest
@@ -131,12 +161,11 @@ impl Files {
     ) -> Result<Self, FilesError> {
         let mut header: Header = serde_json::from_slice(&description.header)
             .map_err(|source| FilesError::Header { source })?;
-        let (Header::Storage { path, .. } | Header::Configuration { base: path, .. }) = &mut header;
         if let Some(root) = root {
             // What is captured there, before a restore, was there and not where it came from.
-            *path = root.to_string_lossy().into_owned();
+            header.move_to(root);
         }
-        let root = PathBuf::from(&*path);
+        let root = root.map_or_else(|| header.root(), Path::to_owned);
         Self::with_header(kind, name.into(), root, header)
     }
 
@@ -172,7 +201,9 @@ impl Files {
         if self.is_target {
             walk.expect_nothing();
         }
-        let seen = self.seen.insert(Seen::new(before.is_none()));
+        let complete = before.is_none();
+        let seen = Seen { spool: Spool::new(), complete, numbers: Numbers::default() };
+        let seen = self.seen.insert(seen);
         Ok(Box::new(Capture::new(walk, before, seen, start, ctx)))
     }
 
