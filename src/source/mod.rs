@@ -3,6 +3,7 @@
 
 mod files;
 pub mod key;
+mod piped;
 mod postgres;
 pub mod record;
 pub mod sort;
@@ -10,9 +11,12 @@ mod sqlite;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use files::LIST;
 pub use files::{
-    Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions, display_key, key_of,
+    Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
+    PathList, display_key, key_of, patterns_in,
 };
+pub use piped::{Pipe, PipedFile};
 pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 

@@ -34,6 +34,8 @@ pub(super) struct Capture<'a> {
     /// Items not yet reported, and bytes of those among them that were not read.
     items: u64,
     bytes: u64,
+    /// Files, and folders, that nothing has changed about.
+    unchanged: [u64; 2],
     done: bool,
 }
 
@@ -46,7 +48,7 @@ impl<'a> Capture<'a> {
         ctx: &'a Context,
     ) -> Self {
         let before = before.unwrap_or_else(|| Box::new(std::iter::empty())).peekable();
-        Self { walk, before, spool, ctx, start, items: 0, bytes: 0, done: false }
+        Self { walk, before, spool, ctx, start, items: 0, bytes: 0, unchanged: [0; 2], done: false }
     }
 
     /// The next change; `None` at the end.
@@ -61,7 +63,7 @@ impl<'a> Capture<'a> {
             let found = self.walk.peek().map(|found| &found.key);
             let order = match (old, found) {
                 (None, None) => {
-                    self.finish();
+                    self.finish()?;
                     return Ok(None);
                 }
                 (Some(_), None) => Ordering::Less,
@@ -95,6 +97,7 @@ impl<'a> Capture<'a> {
             if file_type(&found.stat) == FileType::RegularFile {
                 self.bytes += size(&found.stat);
             }
+            self.unchanged[usize::from(file_type(&found.stat).is_dir())] += 1;
             self.walk.pass(&found);
             return Ok(None);
         }
@@ -175,9 +178,11 @@ impl<'a> Capture<'a> {
         self.ctx.report(Event::Progress { items, bytes });
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self) -> Result<(), FilesError> {
         self.report_items();
-        self.walk.report_unmatched();
+        let [files, folders] = self.unchanged;
+        self.ctx.report(Event::Unchanged { files, folders });
+        self.walk.finish()
     }
 }
 

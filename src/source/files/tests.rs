@@ -235,6 +235,7 @@ fn excluded_files_are_neither_captured_nor_deleted() {
     let options = || FilesOptions {
         exclude: vec!["/cache".to_owned(), "*.tmp".to_owned()],
         one_file_system: true,
+        ..FilesOptions::default()
     };
     let source = || Files::new(Kind::Storage, "s", root, options()).unwrap();
     let (captured, _) = capture_since(&mut source(), None, &later());
@@ -429,9 +430,9 @@ fn a_file_that_cannot_be_opened_is_listed_and_left_out() {
     let path = folder.path().join("f");
     put(&path, b"x");
     let (ctx, recorder) = recorded();
-    let selection = Selection::only(&["f".to_owned()]).unwrap();
+    let mut selection = Selection::only(&["f".to_owned()]).unwrap();
     let root = walk::open_root(folder.path()).unwrap();
-    let mut walk = Walk::new(root, &selection, &ctx).unwrap();
+    let mut walk = Walk::new(root, &mut selection, &ctx).unwrap();
     // Found as a file; by the time it is opened, a link, which is not followed.
     assert_eq!(walk.peek().unwrap().key, b"f");
     fs::remove_file(&path).unwrap();

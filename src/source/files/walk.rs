@@ -10,8 +10,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
 use super::FilesError;
 use super::entry::file_type;
-use super::path::{LONGEST_KEY, child, display_key, path_bytes};
-use super::select::Selection;
+use super::path::{LONGEST_KEY, child, display_key};
+use super::select::{Choice, Selection};
 use crate::context::Context;
 use crate::report::Event;
 use crate::tree::Key;
@@ -38,14 +38,10 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     ctx: &'a Context,
-    selection: &'a Selection,
-    /// The device to stay on, if the walk may not leave it.
-    device: Option<u64>,
+    choice: Choice<'a>,
     /// The directories from the root to where the walk is.
     levels: Vec<Level>,
     current: Option<Found>,
-    /// Which of the selection's patterns have matched something.
-    matched: Vec<bool>,
 }
 
 #[derive(Debug)]
@@ -59,24 +55,23 @@ impl<'a> Walk<'a> {
     /// Begins at an open root; fails if the root cannot be listed, for then nothing is known.
     pub(super) fn new(
         root: OwnedFd,
-        selection: &'a Selection,
+        selection: &'a mut Selection,
         ctx: &'a Context,
     ) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&root)?;
-        let matched = vec![false; selection.patterns().len()];
-        let mut names = list(&root)?;
+        let mut choice = selection.begin(&stat, ctx).map_err(io::Error::other)?;
+        let mut names = list(&root, b"", &mut choice)?;
         names.retain(|name| !name.to_bytes().starts_with(STAGING_PREFIX.as_bytes()));
         let level = Level { names: names.into_iter(), fd: root, key: Key::new() };
         // The root itself is an entry only where everything below it belongs to the source.
-        let current = selection.patterns().is_empty().then(|| Found {
+        let current = choice.has_root().then(|| Found {
             key: Key::new(),
             stat,
             name: c".".to_owned(),
             wanted: true,
             descend: false,
         });
-        let device = selection.one_file_system().then_some(stat.st_dev);
-        Ok(Self { ctx, selection, device, levels: vec![level], current, matched })
+        Ok(Self { ctx, choice, levels: vec![level], current })
     }
 
     /// What the walk is at, until it is taken; `None` at the end.
@@ -99,7 +94,10 @@ impl<'a> Walk<'a> {
         let Some(level) = self.levels.last() else { return };
         let opened = rustix::fs::openat(&level.fd, &found.name, DIRECTORY, Mode::empty())
             .map_err(io::Error::from)
-            .and_then(|fd| Ok(Level { names: list(&fd)?.into_iter(), fd, key: found.key.clone() }));
+            .and_then(|fd| {
+                let names = list(&fd, &found.key, &mut self.choice)?.into_iter();
+                Ok(Level { names, fd, key: found.key.clone() })
+            });
         match opened {
             Ok(level) => self.levels.push(level),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -125,24 +123,14 @@ impl<'a> Walk<'a> {
         Ok(rustix::fs::readlinkat(self.here()?, &found.name, Vec::new())?.into_bytes())
     }
 
-    /// Takes every pattern for matched: none will be reported.
+    /// Nothing will be reported that was asked for and is not there.
     pub(super) fn expect_nothing(&mut self) {
-        self.matched.fill(true);
+        self.choice.expect_nothing();
     }
 
-    /// Reports the patterns that matched nothing.
-    pub(super) fn report_unmatched(&self) {
-        for (pattern, matched) in self.selection.patterns().iter().zip(&self.matched) {
-            if *matched {
-                continue;
-            }
-            let item = pattern.text().to_owned();
-            self.ctx.report(if pattern.is_literal() {
-                Event::Skipped { item, reason: "there is no such file".to_owned() }
-            } else {
-                Event::Note(format!("no file matches `{item}`"))
-            });
-        }
+    /// Reports what was asked for and is not there, and what was left out.
+    pub(super) fn finish(&mut self) -> Result<(), FilesError> {
+        self.choice.finish()
     }
 
     pub(super) fn skip(&self, key: &[u8], reason: &str) {
@@ -157,7 +145,7 @@ impl<'a> Walk<'a> {
     fn look_at(&mut self, name: CString) -> Option<Found> {
         let level = self.levels.last()?;
         let key = child(&level.key, name.as_bytes());
-        let wanted = self.selection.wanted(&path_bytes(&key), &mut self.matched);
+        let wanted = self.choice.wanted(&key);
         if !wanted.itself && !wanted.below {
             return None;
         }
@@ -174,9 +162,11 @@ impl<'a> Walk<'a> {
                 return None;
             }
         };
+        if self.choice.leaves_out(&key, &stat) {
+            return None;
+        }
         let directory = file_type(&stat) == FileType::Directory;
-        let descend =
-            directory && wanted.below && self.device.is_none_or(|device| device == stat.st_dev);
+        let descend = directory && wanted.below && !self.choice.is_beyond(&key, &stat);
         let found = Found { key, stat, name, wanted: wanted.itself, descend };
         if self.is_entry(&found) {
             return Some(found);
@@ -188,7 +178,7 @@ impl<'a> Walk<'a> {
     /// Whether what was found is itself an entry; says why not, where that is no matter of course.
     fn is_entry(&self, found: &Found) -> bool {
         let kind = file_type(&found.stat);
-        let by_pattern = !self.selection.patterns().is_empty();
+        let by_pattern = self.choice.is_by_pattern();
         match kind {
             _ if !found.wanted => false,
             FileType::Directory if by_pattern && found.descend => false,
@@ -216,8 +206,11 @@ pub(super) fn open_root(path: &std::path::Path) -> Result<OwnedFd, FilesError> {
         .map_err(|error| FilesError::Root { path: path.to_owned(), source: error.into() })
 }
 
-/// The names in a directory, sorted.
-fn list(fd: &OwnedFd) -> io::Result<Vec<CString>> {
+/// The names in the directory with this key, sorted.
+fn list(fd: &OwnedFd, key: &[u8], choice: &mut Choice<'_>) -> io::Result<Vec<CString>> {
+    if let Some(tag) = choice.tag(key, fd) {
+        return Ok(vec![tag]);
+    }
     let mut names = Vec::new();
     for entry in Dir::read_from(fd)? {
         let entry = entry?;
