@@ -10,6 +10,7 @@ mod command;
 mod config;
 mod databases;
 mod dump;
+mod entries;
 mod environment;
 mod error;
 mod output;

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use directory::Directory;
 pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
-pub use path::{display_key, key_of};
+pub use path::{display_key, escape, key_of, parse_key};
 
 use self::capture::Capture;
 use self::select::Selection;
