@@ -10,7 +10,7 @@ use crate::id::SnapshotId;
 use crate::repo::format::config::Chunking;
 use crate::repo::format::{FormatError, codec};
 use crate::repo::{Class, Repo};
-use crate::source::{Description, Kind, Parent, TreeInfo};
+use crate::source::{Description, Kind, OWNERS, Owners, Parent, TreeInfo};
 use crate::tree::{self, Change, Changes, Content, Shape, Tree, TreeParams, Value};
 
 /// Key of a source's header in its catalogue.
@@ -76,6 +76,19 @@ impl Snapshot {
                 Ok((name(&key)?, value.content.bytes(&*self.repo, HEADER_LIMIT)?))
             })
             .collect()
+    }
+
+    /// The names of the owners and groups of a source's files; none where the snapshot is from a
+    /// package or from a version that did not keep them.
+    pub fn owners(&self, source: &SourceRecord) -> Result<Owners, Failure> {
+        let mut owners = Owners::default();
+        if let Some(record) = self.find(source.help, OWNERS)? {
+            for entry in tree::entries(&*self.repo, record.tree, &[], &[]) {
+                let (key, value) = entry?;
+                owners.insert(&key, &value.content.bytes(&*self.repo, HEADER_LIMIT)?);
+            }
+        }
+        Ok(owners)
     }
 
     /// Everything that a source's catalogue refers to, aids too: for `check`.

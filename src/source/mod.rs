@@ -10,9 +10,10 @@ mod sqlite;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use files::OWNERS;
 pub use files::{
     Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
-    display_key, escape, key_of, parse_key,
+    Owners, display_key, escape, group_number, key_of, parse_key, user_number,
 };
 pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};

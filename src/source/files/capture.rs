@@ -8,11 +8,10 @@ use std::iter::Peekable;
 
 use rustix::fs::FileType;
 
-use super::FilesError;
 use super::entry::{Entry, EntryKind, Fingerprint, file_type, size};
 use super::path::display_key;
-use super::spool::Spool;
 use super::walk::{Found, Walk};
+use super::{FilesError, Seen};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::report::Event;
@@ -24,11 +23,11 @@ const PROGRESS_ITEMS: u64 = 256;
 /// Bytes between two progress reports.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
-/// The changes since the fingerprints in `before`. Puts the changed fingerprints into `spool`.
+/// The changes since the fingerprints in `before`. Puts what the aids need into `seen`.
 pub(super) struct Capture<'a> {
     walk: Walk<'a>,
     before: Peekable<Changes<'a>>,
-    spool: &'a mut Spool,
+    seen: &'a mut Seen,
     ctx: &'a Context,
     start: Timestamp,
     /// Items not yet reported, and bytes of those among them that were not read.
@@ -41,12 +40,12 @@ impl<'a> Capture<'a> {
     pub(super) fn new(
         walk: Walk<'a>,
         before: Option<Changes<'a>>,
-        spool: &'a mut Spool,
+        seen: &'a mut Seen,
         start: Timestamp,
         ctx: &'a Context,
     ) -> Self {
         let before = before.unwrap_or_else(|| Box::new(std::iter::empty())).peekable();
-        Self { walk, before, spool, ctx, start, items: 0, bytes: 0, done: false }
+        Self { walk, before, seen, ctx, start, items: 0, bytes: 0, done: false }
     }
 
     /// The next change; `None` at the end.
@@ -90,6 +89,7 @@ impl<'a> Capture<'a> {
     fn visit(&mut self, before: Option<Vec<u8>>) -> Result<Option<Change>, Failure> {
         let Some(found) = self.walk.take() else { return Ok(None) };
         self.count();
+        self.seen.numbers.note(found.stat.st_uid, found.stat.st_gid);
         let now = Fingerprint::of(&found.stat).encode(self.start);
         if !now.is_empty() && before.as_ref() == Some(&now) {
             if file_type(&found.stat) == FileType::RegularFile {
@@ -160,7 +160,7 @@ impl<'a> Capture<'a> {
     }
 
     fn remember(&mut self, key: &[u8], fingerprint: Option<&[u8]>) -> Result<(), Failure> {
-        Ok(self.spool.push(key, fingerprint).map_err(|source| FilesError::Spool { source })?)
+        Ok(self.seen.spool.push(key, fingerprint).map_err(|source| FilesError::Spool { source })?)
     }
 
     fn count(&mut self) {

@@ -9,6 +9,7 @@ mod capture;
 mod commit;
 mod directory;
 mod entry;
+mod owners;
 mod path;
 mod select;
 mod spool;
@@ -25,9 +26,11 @@ use serde::{Deserialize, Serialize};
 
 pub use directory::Directory;
 pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
+pub use owners::{Owners, group_number, user_number};
 pub use path::{display_key, escape, key_of, parse_key};
 
 use self::capture::Capture;
+use self::owners::Numbers;
 use self::select::Selection;
 use self::spool::Spool;
 use self::walk::Walk;
@@ -40,6 +43,8 @@ use crate::tree::{Change, Changes, Content, Value};
 const TREE: &str = "";
 /// The aid: the fingerprint of each entry, under the same key.
 const STAT: &str = "stat";
+/// The aid: the names of owners and groups; see [`Owners`].
+pub(crate) const OWNERS: &str = "owners";
 
 /// What of a directory is captured; all of it unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -60,10 +65,27 @@ pub struct Files {
     root: PathBuf,
     header: Header,
     selection: Selection,
-    /// The changed fingerprints of a capture under way, and whether they are all there are.
-    spool: Option<(Spool, bool)>,
+    /// What a capture under way has seen, for the aids.
+    seen: Option<Seen>,
     /// Whether this is what a restore finds: then a file that is not there is about to be.
     is_target: bool,
+}
+
+/// What a capture of the entries leaves for the aids.
+#[derive(Debug)]
+struct Seen {
+    /// The changed fingerprints.
+    spool: Spool,
+    /// Whether they are all there are.
+    complete: bool,
+    /// All owners.
+    numbers: Numbers,
+}
+
+impl Seen {
+    fn new(complete: bool) -> Self {
+        Self { spool: Spool::new(), complete, numbers: Numbers::default() }
+    }
 }
 
 /// What the description says of the source, so that it can be read in the same way elsewhere.
@@ -133,7 +155,7 @@ impl Files {
             Header::Storage { options, .. } => Selection::except(options)?,
             Header::Configuration { patterns, .. } => Selection::only(patterns)?,
         };
-        Ok(Self { kind, name, root, header, selection, spool: None, is_target: false })
+        Ok(Self { kind, name, root, header, selection, seen: None, is_target: false })
     }
 
     fn entries<'a>(
@@ -150,13 +172,13 @@ impl Files {
         if self.is_target {
             walk.expect_nothing();
         }
-        let (spool, _) = self.spool.insert((Spool::new(), before.is_none()));
-        Ok(Box::new(Capture::new(walk, before, spool, start, ctx)))
+        let seen = self.seen.insert(Seen::new(before.is_none()));
+        Ok(Box::new(Capture::new(walk, before, seen, start, ctx)))
     }
 
     fn fingerprints(&mut self) -> Result<Delta<'_>, Failure> {
-        let Some((spool, complete)) = &mut self.spool else {
-            return Err(FilesError::StatBeforeFiles.into());
+        let Some(Seen { spool, complete, .. }) = &mut self.seen else {
+            return Err(FilesError::AidBeforeFiles.into());
         };
         let error = |source| Failure::from(FilesError::Spool { source });
         let changes = spool.changes().map_err(error)?.map(move |item| {
@@ -165,6 +187,13 @@ impl Files {
         });
         let changes: Changes<'_> = Box::new(changes);
         Ok(if *complete { Delta::Everything(changes) } else { Delta::SinceParent(changes) })
+    }
+
+    fn owners<'a>(&'a self, ctx: &'a Context) -> Result<Delta<'a>, Failure> {
+        let Some(Seen { numbers, .. }) = &self.seen else {
+            return Err(FilesError::AidBeforeFiles.into());
+        };
+        Ok(Delta::Everything(Box::new(numbers.changes(ctx).map(Ok))))
     }
 }
 
@@ -186,7 +215,7 @@ impl Source for Files {
         Ok(Description {
             header,
             trees: vec![tree(TREE)],
-            aids: vec![tree(STAT)],
+            aids: vec![tree(OWNERS), tree(STAT)],
             ..Description::default()
         })
     }
@@ -199,8 +228,10 @@ impl Source for Files {
         parent: Option<&'a dyn Parent>,
         ctx: &'a Context,
     ) -> Result<Delta<'a>, Failure> {
-        if tree.name == STAT {
-            return self.fingerprints();
+        match tree.name.as_str() {
+            STAT => return self.fingerprints(),
+            OWNERS => return self.owners(ctx),
+            _ => {}
         }
         let before = parent.map(|parent| parent.entries(STAT)).transpose()?.flatten();
         let since_parent = before.is_some();
@@ -209,7 +240,7 @@ impl Source for Files {
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        self.spool = None;
+        self.seen = None;
         Ok(())
     }
 }
@@ -245,9 +276,9 @@ pub enum FilesError {
         /// Why.
         source: io::Error,
     },
-    /// The fingerprints were asked for before the entries.
-    #[error("the fingerprints of the files are known only after the files were read")]
-    StatBeforeFiles,
+    /// An aid was asked for before the entries.
+    #[error("fingerprints and owners of the files are known only after the files were read")]
+    AidBeforeFiles,
     /// A description is not one of files.
     #[error("not the description of a directory or of configuration files")]
     Header {
