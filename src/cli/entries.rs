@@ -100,10 +100,7 @@ pub fn flags(entry: &Entry) -> String {
 /// Owner and group, by name where the names are known.
 pub fn owner(entry: &Entry, owners: &Owners) -> [String; 2] {
     let name = |name: Option<&String>, number: u32| name.cloned().unwrap_or(number.to_string());
-    [
-        name(owners.users.get(&entry.uid), entry.uid),
-        name(owners.groups.get(&entry.gid), entry.gid),
-    ]
+    [name(owners.users.get(&entry.uid), entry.uid), name(owners.groups.get(&entry.gid), entry.gid)]
 }
 
 /// A file as a line of `ls -l`. `link` is the path that it is a hard link to.

@@ -1,10 +1,27 @@
 //! Paths in snapshots, written out: `/database/main/users/17`.
 
+use std::os::unix::ffi::OsStrExt as _;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
 use crate::hint::Failure;
 use crate::snapshot::{KeyRange, Place, Snapshot};
 use crate::source::key::format_key;
 use crate::source::record::TableHeader;
-use crate::source::{Kind, TreeInfo, display_key};
+use crate::source::{Kind, TreeInfo, display_key, escape};
+
+/// Reads an argument that may name a file: bytes that are not UTF-8 become `\xHH`, which is what
+/// paths in a snapshot have in their place.
+pub fn lossless() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(|argument| {
+        let mut text = String::new();
+        for chunk in argument.as_bytes().utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.push_str(&escape(chunk.invalid()));
+        }
+        text
+    })
+}
 
 /// The path of a source. The configuration has no name of its own.
 pub fn source_path(kind: Kind, name: &str) -> String {

@@ -4,8 +4,8 @@
 use super::manifest::SourceRecord;
 use super::opened::{Snapshot, TreeRecord};
 use crate::hint::{ErrorKind, Failure, Hint};
-use crate::source::{Kind, key, parse_key};
 use crate::source::record::TableHeader;
+use crate::source::{Kind, key, parse_key};
 
 /// A snapshot and, perhaps, a path in it, not yet looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]

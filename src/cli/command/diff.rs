@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::cli::Done;
 use crate::cli::app::App;
+use crate::cli::entries::{decode_entry, length, mode};
 use crate::cli::output::size;
 use crate::cli::places::{Paths, Scope, tree_path};
-use crate::cli::records::{Record, decode_entry, length, mode};
+use crate::cli::records::Record;
 use crate::hint::Failure;
 use crate::snapshot::{self, DiffItem, Snapshot, SnapshotPath};
 use crate::source::record::TableHeader;

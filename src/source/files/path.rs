@@ -92,7 +92,8 @@ pub fn unescape(text: &str) -> Vec<u8> {
 /// The byte that `\xHH` at the beginning stands for.
 fn escaped(text: &[u8]) -> Option<u8> {
     let &[b'\\', b'x', high, low, ..] = text else { return None };
-    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit =
+        |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(high)? << 4 | digit(low)?)
 }
 
