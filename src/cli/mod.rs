@@ -6,6 +6,7 @@
 
 mod app;
 mod args;
+mod changes;
 mod command;
 mod config;
 mod databases;
