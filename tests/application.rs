@@ -182,7 +182,7 @@ fn a_diff_names_what_changed_and_nothing_else() {
     damage(&app);
     let new = App::open(&repo, app.backup(&repo));
     let mut changed = Vec::new();
-    snapshot::diff(&old, &new, &|_, _, _| true, &mut |item| {
+    snapshot::diff(Some(&old), &new, &Scope::default(), &mut |item| {
         changed.push((item.kind, item.tree.name.clone()));
         Ok(())
     })

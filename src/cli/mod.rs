@@ -6,10 +6,12 @@
 
 mod app;
 mod args;
+mod changes;
 mod command;
 mod config;
 mod databases;
 mod dump;
+mod entries;
 mod environment;
 mod error;
 mod excludes;

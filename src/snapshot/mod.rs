@@ -9,6 +9,7 @@ mod manifest;
 mod opened;
 mod path;
 mod restore;
+mod scope;
 mod timeline;
 
 pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
@@ -21,4 +22,5 @@ pub use path::{PathError, Place, SnapshotPath};
 pub use restore::{
     Destination, KeyRange, RestoreError, Restored, Selection, TreePlan, VerifiedTree, plan, restore,
 };
+pub use scope::Scope;
 pub use timeline::{Filter, SelectError, Timeline};

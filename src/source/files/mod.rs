@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use directory::Directory;
 pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
 pub use owners::{Owners, group_number, user_number};
-pub use path::{display_key, key_of};
+pub use path::{display_key, escape, key_of, parse_key};
 pub use select::{PathList, patterns_in};
 
 use self::capture::Capture;
