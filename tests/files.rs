@@ -359,15 +359,16 @@ proptest! {
     }
 }
 
-/// How many files are rewritten, in turn.
-const FILES: u64 = 16;
-/// How much a writer writes at once: less than it is read at once, so that a reading that begins
-/// within a write ends after others have begun, which the kernel tells of.
+/// How many files each of the writers has, which it writes in turn.
+const FILES: u64 = 4;
+/// Far longer than what is read at once.
+const WORDS: usize = 1 << 20;
+/// How much is written at once: little, since the kernel tells of a write only when it begins.
 const PIECE: usize = 64 << 10;
 
 /// A content that proves itself: its number over and over.
 fn version(number: u64) -> Vec<u8> {
-    number.to_le_bytes().repeat(150_000)
+    number.to_le_bytes().repeat(WORDS)
 }
 
 /// Whether a file ever was so: one version, or the beginning of one over the one before.
@@ -376,7 +377,7 @@ fn existed(bytes: &[u8]) -> bool {
     let mut versions: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
     versions.dedup();
     rest.is_empty()
-        && words.len() == 150_000
+        && words.len() == WORDS
         && match versions[..] {
             [_] => true,
             [new, old] => old == new.saturating_sub(FILES),
@@ -384,36 +385,44 @@ fn existed(bytes: &[u8]) -> bool {
         }
 }
 
+/// Writes one version after the other until it is `done`.
+fn keep_writing(done: &AtomicBool, write: impl Fn(u64, &[u8])) {
+    for number in 1.. {
+        if done.load(Ordering::Relaxed) {
+            break;
+        }
+        write(number % FILES, &version(number));
+    }
+}
+
 #[test]
-fn a_file_that_is_rewritten_all_the_time_is_one_that_existed_or_is_listed() {
+fn a_file_that_is_written_all_the_time_is_one_that_existed_or_is_listed() {
     let world = World::new();
-    let live = world.path("live");
-    let place = |index: u64| {
-        live.join(format!("{}{index}", if index < 8 { "renamed" } else { "rewritten" }))
-    };
-    (0..FILES).for_each(|index| fs::write(place(index), version(0)).expect("a file"));
+    let replaced = |index: u64| world.path("live").join(format!("replaced{index}"));
+    let rewritten = |index: u64| world.path("live").join(format!("rewritten{index}"));
+    for index in 0..FILES {
+        fs::write(replaced(index), version(0)).expect("a file");
+        fs::write(rewritten(index), version(0)).expect("a file");
+    }
     let done = AtomicBool::new(false);
     let snapshots = std::thread::scope(|scope| {
         scope.spawn(|| {
-            for number in 1.. {
-                if done.load(Ordering::Relaxed) {
-                    break;
+            keep_writing(&done, |index, bytes| {
+                let new = world.path("new");
+                fs::write(&new, bytes).expect("a file");
+                fs::rename(new, replaced(index)).expect("a file");
+            });
+        });
+        scope.spawn(|| {
+            keep_writing(&done, |index, bytes| {
+                let file = File::options().write(true).open(rewritten(index)).expect("a file");
+                for (start, piece) in (0..).step_by(PIECE).zip(bytes.chunks(PIECE)) {
+                    file.write_all_at(piece, start).expect("room");
                 }
-                let (bytes, path) = (version(number), place(number % FILES));
-                if number % FILES < 8 {
-                    let new = world.path("new");
-                    fs::write(&new, bytes).expect("a file");
-                    fs::rename(new, path).expect("a file");
-                } else {
-                    let file = File::options().write(true).open(path).expect("a file");
-                    for (start, piece) in (0..).step_by(PIECE).zip(bytes.chunks(PIECE)) {
-                        file.write_all_at(piece, start).expect("room");
-                    }
-                }
-            }
+            });
         });
         let snapshots: Vec<_> =
-            (0..4).map(|_| world.backup(Parent::Newest, &Context::new())).collect();
+            (0..3).map(|_| world.backup(Parent::Newest, &Context::new())).collect();
         done.store(true, Ordering::Relaxed);
         snapshots
     });
