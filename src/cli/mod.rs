@@ -12,6 +12,8 @@ mod databases;
 mod dump;
 mod environment;
 mod error;
+mod excludes;
+mod named;
 mod output;
 mod places;
 mod progress;

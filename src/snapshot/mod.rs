@@ -3,6 +3,7 @@
 
 mod capture;
 mod check;
+mod counts;
 mod diff;
 mod manifest;
 mod opened;
@@ -12,6 +13,7 @@ mod timeline;
 
 pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
 pub use check::{CheckReport, check};
+pub use counts::{Counts, Tally};
 pub use diff::{DiffItem, diff};
 pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecord};
 pub use opened::{Snapshot, TreeRecord};

@@ -23,7 +23,7 @@ mod walk;
 
 pub use change::{Change, Changes, Content, Key, Value};
 pub use diff::{Difference, Differences, diff, differences};
-pub use edit::{build, edit};
+pub use edit::{Edited, Effect, Watch, build, edit, edit_watched};
 pub use error::TreeError;
 pub use read::{Entries, entries, get, range};
 pub use shape::{Shape, TreeParams};

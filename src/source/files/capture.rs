@@ -40,6 +40,8 @@ pub(super) struct Capture<'a> {
     /// Items not yet reported, and bytes of those among them that were not read.
     items: u64,
     bytes: u64,
+    /// Files, and folders, that nothing has changed about.
+    unchanged: [u64; 2],
     done: bool,
 }
 
@@ -71,6 +73,7 @@ impl<'a> Capture<'a> {
             now: Vec::new(),
             items: 0,
             bytes: 0,
+            unchanged: [0; 2],
             done: false,
         }
     }
@@ -86,7 +89,7 @@ impl<'a> Capture<'a> {
             };
             let order = match (old, self.walk.peek()) {
                 (None, None) => {
-                    self.finish();
+                    self.finish()?;
                     return Ok(None);
                 }
                 (Some(_), None) => Ordering::Less,
@@ -124,6 +127,7 @@ impl<'a> Capture<'a> {
                 self.bytes += size(&found.stat);
             }
             self.links.note(&found.stat, self.walk.key()).map_err(spool_error)?;
+            self.unchanged[usize::from(file_type(&found.stat).is_dir())] += 1;
             self.walk.pass(&found);
             return Ok(None);
         }
@@ -263,9 +267,11 @@ impl<'a> Capture<'a> {
         self.ctx.report(Event::Progress { items, bytes });
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self) -> Result<(), FilesError> {
         self.report_items();
-        self.walk.report_unmatched();
+        let [files, folders] = self.unchanged;
+        self.ctx.report(Event::Unchanged { files, folders });
+        self.walk.finish()
     }
 }
 

@@ -35,6 +35,12 @@ impl Listing {
         Self(Names::Memory { bytes: Vec::new(), slots: Vec::new().into_iter() })
     }
 
+    /// One name.
+    pub(super) fn only(name: &[u8]) -> Self {
+        let slot = Slot::new(&[], name, FileType::Unknown);
+        Self(Names::Memory { bytes: name.to_vec(), slots: vec![slot].into_iter() })
+    }
+
     /// Reads the names of an open directory, keeping about `budget` bytes in memory; `buffer` is
     /// what the kernel fills.
     pub(super) fn read(

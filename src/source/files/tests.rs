@@ -292,8 +292,9 @@ fn a_path_longer_than_the_kernel_takes_is_walked_with_few_descriptors() {
         directory = rustix::fs::openat(&directory, &name, flags, 0.into()).unwrap().into();
     }
     let (ctx, recorder) = recorded();
-    let selection = Selection::except(&FilesOptions::default()).unwrap();
-    let mut walk = Walk::new(walk::open_root(folder.path()).unwrap(), &selection, &ctx).unwrap();
+    let mut selection = Selection::except(&FilesOptions::default()).unwrap();
+    let mut walk =
+        Walk::new(walk::open_root(folder.path()).unwrap(), &mut selection, &ctx).unwrap();
     let (mut entries, mut longest) = (0, 0);
     while let Some(key) = walk.peek() {
         longest = longest.max(key.len());
@@ -333,8 +334,8 @@ fn a_directory_that_is_moved_while_the_walk_is_far_below_is_found_again_or_liste
         put(&root.join("a/zz"), b"in the directory that was moved out of");
         put(&root.join("b"), b"after it");
         let (ctx, recorder) = recorded();
-        let selection = Selection::except(&FilesOptions::default()).unwrap();
-        let mut walk = Walk::new(walk::open_root(&root).unwrap(), &selection, &ctx).unwrap();
+        let mut selection = Selection::except(&FilesOptions::default()).unwrap();
+        let mut walk = Walk::new(walk::open_root(&root).unwrap(), &mut selection, &ctx).unwrap();
         let mut keys = Vec::new();
         while let Some(key) = walk.peek() {
             if key.ends_with(b"d90") {
@@ -388,6 +389,7 @@ fn excluded_files_are_neither_captured_nor_deleted() {
     let options = || FilesOptions {
         exclude: vec!["/cache".to_owned(), "*.tmp".to_owned()],
         one_file_system: true,
+        ..FilesOptions::default()
     };
     let source = || Files::new(Kind::Storage, "s", root, options()).unwrap();
     let (captured, _) = capture_since(&mut source(), None, &later());
@@ -582,9 +584,9 @@ fn a_file_that_cannot_be_opened_is_listed_and_left_out() {
     let path = folder.path().join("f");
     put(&path, b"x");
     let (ctx, recorder) = recorded();
-    let selection = Selection::only(&["f".to_owned()]).unwrap();
+    let mut selection = Selection::only(&["f".to_owned()]).unwrap();
     let root = walk::open_root(folder.path()).unwrap();
-    let mut walk = Walk::new(root, &selection, &ctx).unwrap();
+    let mut walk = Walk::new(root, &mut selection, &ctx).unwrap();
     // Found as a file; by the time it is opened, a link, which is not followed.
     assert_eq!(walk.peek().unwrap(), b"f");
     fs::remove_file(&path).unwrap();

@@ -15,7 +15,7 @@ use super::FilesError;
 use super::entry::file_type;
 use super::listing::Listing;
 use super::path::{LONGEST_KEY, display_key};
-use super::select::Selection;
+use super::select::{Choice, Selection};
 use crate::context::Context;
 use crate::report::Event;
 use crate::tree::Key;
@@ -48,19 +48,14 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     ctx: &'a Context,
-    selection: &'a Selection,
-    /// The device to stay on, if the walk may not leave it.
-    device: Option<u64>,
+    choice: Choice<'a>,
     /// The directories from the root to where the walk is.
     levels: Vec<Level>,
     /// Bytes of names that they hold.
     names: usize,
-    /// The key and the path, with slashes, of what the walk is at; they are equally long.
+    /// The key of what the walk is at.
     key: Key,
-    path: Vec<u8>,
     current: Option<Found>,
-    /// Which of the selection's patterns have matched something.
-    matched: Vec<bool>,
     buffer: Box<[MaybeUninit<u8>]>,
 }
 
@@ -81,22 +76,18 @@ impl<'a> Walk<'a> {
     /// Begins at an open root; fails if the root cannot be listed, for then nothing is known.
     pub(super) fn new(
         root: OwnedFd,
-        selection: &'a Selection,
+        selection: &'a mut Selection,
         ctx: &'a Context,
     ) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&root)?;
-        // The root itself is an entry only where everything below it belongs to the source.
-        let root_is_entry = selection.patterns().is_empty();
+        let choice = selection.begin(&stat, ctx).map_err(io::Error::other)?;
         let mut walk = Self {
             ctx,
-            selection,
-            device: selection.one_file_system().then_some(stat.st_dev),
             levels: Vec::new(),
             names: 0,
             key: Key::new(),
-            path: Vec::new(),
-            current: root_is_entry.then_some(Found { stat, wanted: true, descend: false }),
-            matched: vec![false; selection.patterns().len()],
+            current: choice.has_root().then_some(Found { stat, wanted: true, descend: false }),
+            choice,
             buffer: vec![MaybeUninit::uninit(); BUFFER].into_boxed_slice(),
         };
         walk.push(root, &stat)?;
@@ -108,15 +99,12 @@ impl<'a> Walk<'a> {
         while self.current.is_none() {
             let level = self.levels.last_mut()?;
             self.key.truncate(level.key);
-            self.path.truncate(level.key);
             if level.key > 0 {
                 self.key.push(0);
-                self.path.push(b'/');
             }
             let start = self.key.len();
             match level.names.next(&mut self.key) {
                 Ok(Some(kind)) => {
-                    self.path.extend_from_slice(&self.key[start..]);
                     self.current = self.look_at(start, kind);
                 }
                 Ok(None) => self.leave(),
@@ -186,24 +174,14 @@ impl<'a> Walk<'a> {
         self.levels.iter().filter(|level| level.fd.is_some()).count()
     }
 
-    /// Takes every pattern for matched: none will be reported.
+    /// Nothing will be reported that was asked for and is not there.
     pub(super) fn expect_nothing(&mut self) {
-        self.matched.fill(true);
+        self.choice.expect_nothing();
     }
 
-    /// Reports the patterns that matched nothing.
-    pub(super) fn report_unmatched(&self) {
-        for (pattern, matched) in self.selection.patterns().iter().zip(&self.matched) {
-            if *matched {
-                continue;
-            }
-            let item = pattern.text().to_owned();
-            self.ctx.report(if pattern.is_literal() {
-                Event::Skipped { item, reason: "there is no such file".to_owned() }
-            } else {
-                Event::Note(format!("no file matches `{item}`"))
-            });
-        }
+    /// Reports what was asked for and is not there, and what was left out.
+    pub(super) fn finish(&mut self) -> Result<(), FilesError> {
+        self.choice.finish()
     }
 
     /// Reports that what the walk is at is missing, or something of it.
@@ -228,7 +206,10 @@ impl<'a> Walk<'a> {
     /// Lists an open directory, whose key is the walk's, and goes into it.
     fn push(&mut self, fd: OwnedFd, stat: &Stat) -> io::Result<()> {
         let budget = NAMES.saturating_sub(self.names).max(NAMES_OF_ONE);
-        let names = Listing::read(fd.as_fd(), budget, &mut self.buffer)?;
+        let names = match self.choice.tag(&self.key, &fd) {
+            Some(tag) => Listing::only(tag.as_bytes()),
+            None => Listing::read(fd.as_fd(), budget, &mut self.buffer)?,
+        };
         let memory = names.memory();
         self.names += memory;
         let identity = (stat.st_dev, stat.st_ino);
@@ -291,7 +272,7 @@ impl<'a> Walk<'a> {
         if self.levels.len() == 1 && self.key.starts_with(STAGING_PREFIX.as_bytes()) {
             return None;
         }
-        let wanted = self.selection.wanted(&self.path, &mut self.matched);
+        let wanted = self.choice.wanted(&self.key);
         let is_no_directory = !matches!(kind, FileType::Directory | FileType::Unknown);
         if !wanted.itself && (!wanted.below || is_no_directory) {
             return None;
@@ -311,9 +292,12 @@ impl<'a> Walk<'a> {
                 return None;
             }
         };
+        if self.choice.leaves_out(&self.key, &stat) {
+            return None;
+        }
         let descend = file_type(&stat) == FileType::Directory
             && wanted.below
-            && self.device.is_none_or(|device| device == stat.st_dev);
+            && !self.choice.is_beyond(&self.key, &stat);
         let found = Found { stat, wanted: wanted.itself, descend };
         if self.is_entry(&found) {
             return Some(found);
@@ -328,7 +312,7 @@ impl<'a> Walk<'a> {
         if !found.wanted {
             return false;
         }
-        if self.selection.patterns().is_empty() {
+        if !self.choice.is_by_pattern() {
             return true;
         }
         match kind {
