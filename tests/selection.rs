@@ -85,13 +85,20 @@ fn patterns_are_those_of_gitignore() {
 fn tagged_folders_are_kept_empty_but_for_their_tag() {
     let world = tree();
     let made = world.ok(&[
-        "backup", "tree", "--exclude-caches", "--exclude-if-present", ".nobackup",
-        "--exclude-larger-than", "4k",
+        "backup",
+        "tree",
+        "--exclude-caches",
+        "--exclude-if-present",
+        ".nobackup",
+        "--exclude-larger-than",
+        "4k",
     ]);
     let all = taken(&world, "/storage/tree");
     let below = |folder: &str| all.iter().filter(|path| path.starts_with(folder)).count();
     assert_eq!((below("cache"), below("private"), below("fake")), (2, 2, 3), "{all:?}");
-    assert!(all.contains(&"cache/CACHEDIR.TAG".into()) && all.contains(&"private/.nobackup".into()));
+    assert!(
+        all.contains(&"cache/CACHEDIR.TAG".into()) && all.contains(&"private/.nobackup".into())
+    );
     assert!(!all.contains(&"large".to_owned()));
     assert!(
         made.contains(
@@ -119,6 +126,32 @@ fn what_was_left_out_is_neither_changed_nor_deleted_by_a_restore() {
     assert_eq!(world.read("tree/a.txt"), "a");
     assert_eq!(world.read("tree/deep/b.log"), "newer");
     assert_eq!(world.read("tree/large").len(), 6000);
+}
+
+#[test]
+fn nothing_is_replaced_that_was_not_saved() {
+    let world = tree();
+    let backup = ["backup", "tree", "--exclude-larger-than", "4k", "--exclude-if-present", "tag"];
+    world.ok(&backup);
+    // What was small is large now, and a folder was tagged: the snapshot before the restore
+    // leaves both out.
+    world.write("tree/a.txt", &"x".repeat(6000));
+    let complaint = world.fails(1, &["restore", "latest", "--in-place", "-q"]);
+    assert!(complaint.contains("tree/a.txt is now left out by its size or a tag"), "{complaint}");
+    assert_eq!(world.read("tree/a.txt").len(), 6000);
+    world.write("tree/a.txt", "a");
+    world.write("tree/deep/tag", "");
+    world.write("tree/deep/er/c.txt", "changed");
+    let complaint = world.fails(1, &["restore", "latest", "--in-place", "-q"]);
+    assert!(complaint.contains("would be lost"), "{complaint}");
+    assert_eq!(world.read("tree/deep/er/c.txt"), "changed");
+    std::fs::remove_file(world.path("tree/deep/tag")).expect("removed");
+    world.ok(&["restore", "latest", "--in-place"]);
+    assert_eq!(world.read("tree/deep/er/c.txt"), "c");
+    world.write("tree/private/tag", "");
+    std::fs::remove_file(world.path("tree/private/secret")).expect("removed");
+    world.ok(&["restore", "latest", "--in-place"]);
+    assert_eq!(world.read("tree/private/secret"), "secret");
 }
 
 /// A mount below a folder, until this is dropped.
@@ -170,8 +203,7 @@ fn lists_name_files_and_folders() {
     // Names as they are: with spaces and signs, ended by newlines or NULs.
     world.write("tree/ odd*\nname", "odd");
     let raw = b"tree/ odd*\nname\0tree/a.txt\0";
-    let output =
-        with_input(&world, &["backup", "--files-from-raw", "-", "--json"], raw);
+    let output = with_input(&world, &["backup", "--files-from-raw", "-", "--json"], raw);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(world.ok(&["cat", "latest:/storage/tree/ odd*\nname"]), "odd");
     world.write("verbatim", "tree/a.txt\n# tree/x\n");
@@ -303,7 +335,8 @@ fn the_configuration_file_knows_the_same_options() {
     let world = tree();
     world.write("patterns", "*.log\n");
     world.write("list", &format!("{}\n", world.path("tree/a.txt").display()));
-    let config = world.read("coeval.toml").replace("[storage.documents]\n            path = \"docs\"", "");
+    let config =
+        world.read("coeval.toml").replace("[storage.documents]\n            path = \"docs\"", "");
     let storages = r#"
         [storage.tree]
         path = "tree"
@@ -347,8 +380,16 @@ fn the_configuration_file_knows_the_same_options() {
 fn the_summary_counts_what_changed_and_verbose_names_it() {
     let world = tree();
     let numbers = |made: &Value| {
-        ["files_new", "files_changed", "files_unmodified", "files_removed", "dirs_new",
-            "dirs_changed", "dirs_unmodified", "dirs_removed"]
+        [
+            "files_new",
+            "files_changed",
+            "files_unmodified",
+            "files_removed",
+            "dirs_new",
+            "dirs_changed",
+            "dirs_unmodified",
+            "dirs_removed",
+        ]
         .map(|name| made[name].as_u64().expect("a number"))
     };
     let first = summary(&world, &["tree"]);
@@ -376,7 +417,7 @@ fn the_summary_counts_what_changed_and_verbose_names_it() {
         "x  /storage/tree/cache  (in caches)",
         "M  /storage/tree/deep/er",
         "+  /storage/tree/deep/er/new  3 B",
-        "files:   1 new, 1 changed, 11 unmodified, 3 removed",
+        "files:   1 new, 1 changed, 10 unmodified, 3 removed",
         "folders: 0 new, 2 changed, 4 unmodified, 2 removed",
         "dry run: nothing was stored",
     ] {

@@ -131,9 +131,9 @@ impl TryFrom<toml::Value> for Size {
     fn try_from(value: toml::Value) -> Result<Self, String> {
         match &value {
             toml::Value::String(text) => parse_size(text).map(Self),
-            toml::Value::Integer(bytes) => u64::try_from(*bytes).map(Self).map_err(|_| {
-                format!("`{bytes}` is no size")
-            }),
+            toml::Value::Integer(bytes) => {
+                u64::try_from(*bytes).map(Self).map_err(|_| format!("`{bytes}` is no size"))
+            }
             _ => Err(format!("`{value}` is no size: write it as \"5M\"")),
         }
     }
@@ -156,9 +156,9 @@ impl Storage {
 
     fn lists(&self) -> Lists {
         Lists {
-            files_from: self.files_from.clone(),
-            files_from_verbatim: self.files_from_verbatim.clone(),
-            files_from_raw: self.files_from_raw.clone(),
+            patterns: self.files_from.clone(),
+            lines: self.files_from_verbatim.clone(),
+            raw: self.files_from_raw.clone(),
         }
     }
 
@@ -167,12 +167,8 @@ impl Storage {
         let lists = self.lists();
         let command: Vec<OsString> = self.stdin_from_command.iter().map(OsString::from).collect();
         Ok(match (&self.path, lists.any(), command.is_empty()) {
-            (Some(path), false, true) => {
-                Box::new(Files::new(Kind::Storage, name, path, options)?)
-            }
-            (None, true, true) => {
-                Box::new(Files::listed(name, lists.read()?, options)?)
-            }
+            (Some(path), false, true) => Box::new(Files::new(Kind::Storage, name, path, options)?),
+            (None, true, true) => Box::new(Files::listed(name, lists.read()?, options)?),
             (None, false, false) => {
                 let stdin_filename = self.stdin_filename.clone();
                 let piped = Piped { stdin_filename, ..Piped::default() };
@@ -381,7 +377,20 @@ mod tests {
             [storage.documents]
             path = "/app/storage/documents"
             exclude = ["*.tmp"]
+            exclude-file = ["patterns"]
+            iexclude = ["*.TMP"]
+            iexclude-file = ["/etc/patterns"]
+            exclude-if-present = [".nobackup"]
+            exclude-caches = true
+            exclude-larger-than = "500M"
             one-file-system = true
+            [storage.listed]
+            files-from = ["list"]
+            files-from-verbatim = ["list"]
+            files-from-raw = ["list"]
+            [storage.dump]
+            stdin-from-command = ["mongodump", "--archive"]
+            stdin-filename = "mongo.archive"
             [configuration]
             files = [".env", "/app/edms/settings/*.py"]
             [retention]
@@ -402,6 +411,9 @@ mod tests {
         config.resolve(Path::new("/etc/coeval"));
         assert_eq!(config.repository.url.as_deref(), Some("/etc/coeval/snapshots"));
         assert_eq!(config.configuration.files, ["/etc/coeval/.env", "/app/edms/settings/*.py"]);
+        let documents = &config.storage["documents"];
+        assert_eq!(documents.exclude_file, [Path::new("/etc/coeval/patterns")]);
+        assert_eq!(documents.excludes().exclude_larger_than, Some(500 << 20));
         assert_eq!(config.database["other"].url, "sqlite:///etc/coeval/other.sqlite3");
         let django = config.database["main"].django.as_ref().expect("a project");
         assert_eq!(django.manage, Path::new("/etc/coeval/manage.py"));
@@ -427,7 +439,7 @@ mod tests {
             "[storage.\"a/b\"]\npath = \"/m\"",
             "[retention]\nkeep-within = \"soon\"",
             "[retention]\nkeep-daily = -1",
-            "[storage.media]",
+            "[storage.media]\nexclude-larger-than = \"big\"",
             "[",
         ] {
             assert_eq!(parse(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");

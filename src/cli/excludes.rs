@@ -95,7 +95,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [("0", 0), ("7", 7), ("100k", 102_400), ("5M", 5 << 20), ("2 GiB", 2 << 30)] {
+        for (text, bytes) in
+            [("0", 0), ("7", 7), ("100k", 102_400), ("5M", 5 << 20), ("2 GiB", 2 << 30)]
+        {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for text in ["", "M", "5X", "-1", "1.5G", "99999999999T"] {

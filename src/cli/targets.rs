@@ -87,9 +87,7 @@ pub fn directory_in_place(
 ) -> Result<Option<PathBuf>, Failure> {
     let config = app.config()?;
     let configured = match source.kind {
-        Kind::Storage => {
-            config.storage.get(&source.name).and_then(|storage| storage.path.clone())
-        }
+        Kind::Storage => config.storage.get(&source.name).and_then(|storage| storage.path.clone()),
         Kind::Configuration | Kind::Database => None,
     };
     if configured.is_some() || !matches!(snapshot.manifest.reason, Reason::Import { .. }) {

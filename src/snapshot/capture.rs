@@ -226,9 +226,10 @@ pub(super) fn capture_trees(
             ctx.check_cancelled()?;
             let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
             let (old, changes) = match source.changes(info, known, ctx)? {
-                Delta::Everything(all) if kind == Kind::Database => {
-                    (None, Box::new(Counted { records: all, ctx, items: 0, bytes: 0 }) as Changes<'_>)
-                }
+                Delta::Everything(all) if kind == Kind::Database => (
+                    None,
+                    Box::new(Counted { records: all, ctx, items: 0, bytes: 0 }) as Changes<'_>,
+                ),
                 Delta::Everything(all) => (None, all),
                 Delta::SinceParent(since) => match &parent {
                     Some(parent) => (parent.tree(&info.name)?, since),

@@ -254,11 +254,13 @@ impl<'a> Editor<'a> {
             (Some(Item::Value { head, content }), old) => {
                 let (length, same) = match content {
                     Stowed::Inline(bytes) => {
-                        let same = |old: &Value| matches!(&old.content, Content::Inline(b) if b == bytes);
+                        let same =
+                            |old: &Value| matches!(&old.content, Content::Inline(b) if b == bytes);
                         (bytes.len() as u64, old.as_ref().is_some_and(same))
                     }
                     Stowed::Stored(stream) => {
-                        let same = |old: &Value| matches!(&old.content, Content::Stored(s) if s == stream);
+                        let same =
+                            |old: &Value| matches!(&old.content, Content::Stored(s) if s == stream);
                         (stream.length, old.as_ref().is_some_and(same))
                     }
                 };

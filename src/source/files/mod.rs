@@ -115,7 +115,11 @@ impl Files {
     /// Files and folders that were named one by one, the folders with all that is below them.
     /// Keys are relative to [`PathList`]'s deepest common folder; what is on the way from there
     /// to what was named is no entry.
-    pub fn listed(name: impl Into<String>, list: PathList, options: FilesOptions) -> Result<Self, Failure> {
+    pub fn listed(
+        name: impl Into<String>,
+        list: PathList,
+        options: FilesOptions,
+    ) -> Result<Self, Failure> {
         let (root, list) = list.finish()?;
         let selection = Selection::listed(list, &options)?;
         let header = Header::Listed { path: root.to_string_lossy().into_owned(), options };
@@ -348,6 +352,15 @@ pub enum FilesError {
         /// Why.
         source: io::Error,
     },
+    /// What would be replaced is now too large, or in a tagged folder, and so was not saved.
+    #[error(
+        "refused: {} is now left out by its size or a tag, and would be lost",
+        path.display()
+    )]
+    Unsaved {
+        /// The file.
+        path: PathBuf,
+    },
     /// The content of a file could not be fetched.
     #[error("cannot fetch the content of {path}")]
     Content {
@@ -397,6 +410,9 @@ impl Hint for FilesError {
             Self::PatternPath { .. } => {
                 Some("write the whole path, as /app/.env or /app/settings/*.py".to_owned())
             }
+            Self::Unsaved { .. } => Some(
+                "move it away, or restore into another directory with `--target DIR`".to_owned(),
+            ),
             Self::NotADirectory { .. } => {
                 Some("restore into another directory with `--target DIR`".to_owned())
             }

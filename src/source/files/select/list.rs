@@ -41,9 +41,8 @@ impl PathList {
     /// may be a link, and need not be there.
     pub fn push(&mut self, path: &Path) -> Result<(), Failure> {
         let key = key_of(self.real(path).strip_prefix("/").unwrap_or(path));
-        let key = key.ok_or_else(|| FilesError::PatternPath {
-            pattern: path.display().to_string(),
-        })?;
+        let key =
+            key.ok_or_else(|| FilesError::PatternPath { pattern: path.display().to_string() })?;
         let folder = parent(&key);
         let shared = self.base.as_deref().map_or(folder, |base| common(base, folder));
         self.base = Some(shared.to_vec());
