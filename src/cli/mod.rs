@@ -19,6 +19,7 @@ mod places;
 mod progress;
 mod records;
 mod sources;
+mod tar;
 mod targets;
 mod unlock;
 
