@@ -17,7 +17,17 @@ use crate::tree::{Content, Difference, Value};
 /// it is at.
 pub struct Reader<'a> {
     chunks: &'a dyn ChunkReader,
+    records: Records,
     at: Option<At>,
+}
+
+/// What is kept of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Records {
+    /// The columns that differ.
+    Changed,
+    /// All of them, too.
+    Whole,
 }
 
 struct At {
@@ -31,7 +41,12 @@ struct At {
 impl<'a> Reader<'a> {
     /// For snapshots of this repository.
     pub fn new(chunks: &'a dyn ChunkReader) -> Self {
-        Self { chunks, at: None }
+        Self { chunks, records: Records::Changed, at: None }
+    }
+
+    /// The same, with records kept as a whole.
+    pub fn whole(chunks: &'a dyn ChunkReader) -> Self {
+        Self { chunks, records: Records::Whole, at: None }
     }
 
     /// The path of the entry, and what became of it.
@@ -53,16 +68,43 @@ impl<'a> Reader<'a> {
         };
         let path = at.paths.of(&entry.key)?;
         let change = match (&at.older.header, &at.paths.header) {
-            (Some(before), Some(after)) => Change::of_record(entry, before, after, self.chunks)?,
+            (Some(before), Some(after)) => self.record(entry, before, after)?,
             _ => Change::of_file(&entry)?,
         };
         self.at = Some(at);
         Ok((path, change))
     }
 
-    /// Starts with other snapshots, whose tables may look different.
-    pub fn turn(&mut self) {
-        self.at = None;
+    /// What became of a record. The headers are those of the table before and after.
+    fn record(
+        &self,
+        difference: Difference,
+        before: &TableHeader,
+        after: &TableHeader,
+    ) -> Result<Change, Failure> {
+        let read = |value: Value, header| Record::read(header, value.content, self.chunks);
+        let modifier = match (&difference.old, &difference.new) {
+            (Some(_), Some(_)) => Modifier::Modified,
+            (None, _) => Modifier::Added,
+            (Some(_), None) => Modifier::Removed,
+        };
+        let mut change = Change::new(modifier);
+        if modifier == Modifier::Modified || self.records == Records::Whole {
+            let old = difference.old.map(|value| read(value, before)).transpose()?;
+            let new = difference.new.map(|value| read(value, after)).transpose()?;
+            if let (Some(old), Some(new)) = (&old, &new) {
+                let changed = old.changed(new).into_iter();
+                change.details.extend(changed.map(|(name, before, after)| {
+                    let [name, before, after] = [name, before, after].map(str::to_owned);
+                    Detail { name, before, after }
+                }));
+            }
+            if self.records == Records::Whole {
+                change.record_before = old.map(|record| record.to_json());
+                change.record_after = new.map(|record| record.to_json());
+            }
+        }
+        Ok(change)
     }
 }
 
@@ -79,6 +121,10 @@ pub struct Change {
     pub details: Vec<Detail>,
     /// The times of modification, where they differ.
     pub time: Option<Detail>,
+    /// The record before as JSON, where it is wanted as a whole.
+    pub record_before: Option<String>,
+    /// The record after.
+    pub record_after: Option<String>,
 }
 
 /// What became of an entry, in restic's letters.
@@ -107,6 +153,15 @@ impl Modifier {
             Self::Type => 'T',
         }
     }
+}
+
+/// Whether times of modification are shown, which differ with almost everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    /// Always.
+    Always,
+    /// Where nothing else differs.
+    Alone,
 }
 
 /// What counts of a file.
@@ -141,6 +196,18 @@ pub struct Detail {
 }
 
 impl Change {
+    const fn new(modifier: Modifier) -> Self {
+        Self {
+            modifier,
+            before: None,
+            after: None,
+            details: Vec::new(),
+            time: None,
+            record_before: None,
+            record_after: None,
+        }
+    }
+
     /// What became of a file, link or folder.
     pub fn of_file(difference: &Difference) -> Result<Self, Failure> {
         let read = |value: &Value| -> Result<_, Failure> {
@@ -154,54 +221,30 @@ impl Change {
         };
         let before = difference.old.as_ref().map(read).transpose()?;
         let after = difference.new.as_ref().map(read).transpose()?;
-        let mut details = Vec::new();
-        let mut time = None;
-        let mut modifier = if before.is_some() { Modifier::Removed } else { Modifier::Added };
+        let gone = if before.is_some() { Modifier::Removed } else { Modifier::Added };
+        let mut change = Self::new(gone);
         if let (Some((old, _)), Some((new, _))) = (&before, &after) {
             let same = match (&difference.old, &difference.new) {
                 (Some(old), Some(new)) => same_content(&old.content, &new.content),
                 _ => false,
             };
-            modifier = if old.kind.as_str() != new.kind.as_str() {
+            change.modifier = if old.kind.as_str() != new.kind.as_str() {
                 Modifier::Type
             } else if !same || old.kind != new.kind {
                 Modifier::Modified
             } else {
                 Modifier::Metadata
             };
-            details = differing(old, new);
-            time = Detail::of("time", old.mtime.to_local(), new.mtime.to_local());
+            change.details = differing(old, new);
+            change.time = Detail::of("time", old.mtime.to_local(), new.mtime.to_local());
         }
-        let (before, after) = (before.map(|(_, file)| file), after.map(|(_, file)| file));
-        Ok(Self { modifier, before, after, details, time })
+        change.before = before.map(|(_, file)| file);
+        change.after = after.map(|(_, file)| file);
+        Ok(change)
     }
 
-    /// What became of a record. The headers are those of the table before and after.
-    pub fn of_record(
-        difference: Difference,
-        before: &TableHeader,
-        after: &TableHeader,
-        chunks: &dyn ChunkReader,
-    ) -> Result<Self, Failure> {
-        let (modifier, details) = match (difference.old, difference.new) {
-            (Some(old), Some(new)) => {
-                let old = Record::read(before, old.content, chunks)?;
-                let new = Record::read(after, new.content, chunks)?;
-                let details = old.changed(&new).into_iter().map(|(name, before, after)| {
-                    let [name, before, after] = [name, before, after].map(str::to_owned);
-                    Detail { name, before, after }
-                });
-                (Modifier::Modified, details.collect())
-            }
-            (None, _) => (Modifier::Added, Vec::new()),
-            (Some(_), None) => (Modifier::Removed, Vec::new()),
-        };
-        Ok(Self { modifier, before: None, after: None, details, time: None })
-    }
-
-    /// The details for a line: sizes first; with the time where `metadata` is wanted or nothing
-    /// else differs.
-    pub fn text(&self, metadata: bool) -> String {
+    /// The details for a line: sizes first.
+    pub fn text(&self, times: Times) -> String {
         let content = |file: &File| file.class == Class::File;
         let (before, after) = (self.before.filter(content), self.after.filter(content));
         let mut parts = Vec::new();
@@ -215,8 +258,8 @@ impl Change {
             }
             _ => {}
         }
-        let time = self.time.iter().filter(|_| metadata || self.details.is_empty());
-        let time = time.filter(|_| metadata || self.modifier == Modifier::Metadata);
+        let only_time = self.details.is_empty() && self.modifier == Modifier::Metadata;
+        let time = self.time.iter().filter(|_| times == Times::Always || only_time);
         parts.extend(self.details.iter().chain(time).map(Detail::to_string));
         parts.join(", ")
     }
@@ -235,6 +278,12 @@ impl Change {
             }
         }
         map.insert("changes".to_owned(), changes.collect());
+        for (name, record) in [("before", &self.record_before), ("after", &self.record_after)] {
+            // What was written as JSON can be read as JSON.
+            if let Some(Ok(record)) = record.as_deref().map(serde_json::from_str) {
+                map.insert(name.to_owned(), record);
+            }
+        }
         map
     }
 }
@@ -312,7 +361,7 @@ mod tests {
 
     fn change(old: Option<Value>, new: Option<Value>) -> (char, String) {
         let change = Change::of_file(&Difference { key: b"f".to_vec(), old, new }).unwrap();
-        (change.modifier.letter(), change.text(false))
+        (change.modifier.letter(), change.text(Times::Alone))
     }
 
     #[test]

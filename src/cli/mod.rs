@@ -21,6 +21,7 @@ mod places;
 mod progress;
 mod records;
 mod sources;
+mod tar;
 mod targets;
 mod unlock;
 

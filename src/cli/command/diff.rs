@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::Done;
 use crate::cli::app::App;
-use crate::cli::changes::{Change, Class, Modifier, Reader};
+use crate::cli::changes::{Change, Class, Modifier, Reader, Times};
 use crate::cli::output::{count, size};
 use crate::cli::places::{Scope, lossless, tree_path};
 use crate::hint::Failure;
@@ -61,7 +61,8 @@ fn show(args: &Args, app: &App, path: &str, change: &Change) -> Result<(), Failu
         json.insert("path".to_owned(), path.into());
         return app.output.json(&json);
     }
-    let (letter, text) = (change.modifier.letter(), change.text(args.metadata));
+    let times = if args.metadata { Times::Always } else { Times::Alone };
+    let (letter, text) = (change.modifier.letter(), change.text(times));
     app.output.line(format!("{letter}  {path}  {text}").trim_end())
 }
 
@@ -180,14 +181,13 @@ impl Counts {
         }
         output.detail("")?;
         for (path, Tree { added, removed, changed, metadata }) in &self.trees {
-            let mut line = format!("{path}: {added} added, {removed} removed, {changed} changed");
-            if *metadata > 0 {
-                line += &format!(", {metadata} in metadata only");
-                if !args.metadata {
-                    line += " (--metadata shows them)";
-                }
-            }
-            output.line(line)?;
+            let more = match metadata {
+                0 => String::new(),
+                _ if args.metadata => format!(", {metadata} in metadata only"),
+                _ => format!(", {metadata} in metadata only (--metadata shows them)"),
+            };
+            let line = format!("{path}: {added} added, {removed} removed, {changed} changed");
+            output.line(line + &more)?;
         }
         for (what, amount) in [("added", &self.added), ("removed", &self.removed)] {
             output.line(format!("{what}: {}", amount.text()))?;

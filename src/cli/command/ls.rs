@@ -285,7 +285,7 @@ impl<'a> Lines<'a> {
         if self.look.reverse {
             // What is longer goes before its own beginning.
             place.push(0);
-            place.iter_mut().for_each(|byte| *byte = !*byte);
+            place = place.into_iter().map(|byte| !byte).collect();
         }
         Ok(sorter.push(&place, line.as_bytes())?)
     }
