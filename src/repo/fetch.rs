@@ -48,8 +48,10 @@ impl Repo {
         each: &EachChunk<'_>,
     ) -> Result<(), Failure> {
         let mut wanted = Vec::with_capacity(ids.len());
-        for (index, id) in ids.iter().enumerate() {
-            wanted.push(Wanted { index, id, location: self.locate(id)? });
+        for (index, (id, location)) in ids.iter().zip(self.view.locate_many(ids)?).enumerate() {
+            // What this host does not know yet is looked up in the repository.
+            let location = location.map_or_else(|| self.locate(id), Ok)?;
+            wanted.push(Wanted { index, id, location });
         }
         wanted.sort_unstable_by_key(|w| (w.location.pack, w.location.offset, w.location.inner));
         let ranges = ranges(&wanted);

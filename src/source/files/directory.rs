@@ -28,11 +28,12 @@ impl Directory {
     }
 
     fn staging(&mut self) -> Result<&mut Staging, FilesError> {
-        self.staging.as_mut().ok_or_else(|| FilesError::Contract {
-            path: self.files.root.display().to_string(),
-            reason: "it was not begun",
-        })
+        self.staging.as_mut().ok_or_else(|| not_begun(&self.files))
     }
+}
+
+fn not_begun(files: &Files) -> FilesError {
+    FilesError::Contract { path: files.root.display().to_string(), reason: "it was not begun" }
 }
 
 impl Target for Directory {
@@ -51,13 +52,16 @@ impl Target for Directory {
     }
 
     fn apply(&mut self, plan: &dyn Plan, ctx: &Context) -> Result<Applied, Failure> {
-        let staging = self.staging()?;
+        let Self { files, staging, .. } = self;
+        let staging = staging.as_mut().ok_or_else(|| not_begun(files))?;
         let mut applied = Applied::default();
         for tree in plan.trees().iter().filter(|tree| tree.name == TREE) {
             let mut stage = Stage::new(staging, plan, ctx)?;
             for change in plan.changes(tree)? {
                 ctx.check_cancelled()?;
-                stage.step(change?)?;
+                let change = change?;
+                stage.refuse_unsaved(&files.selection, &change)?;
+                stage.step(change)?;
             }
             applied = stage.finish()?;
         }

@@ -7,6 +7,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, Gid, IFlags, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::attributes::is_wanted;
 use super::losses::Loss;
 use super::{Entry, EntryKind};
 
@@ -138,7 +139,7 @@ fn set_attributes(
         for name in at.attribute_names()? {
             let name = name.to_bytes();
             let wanted = entry.attributes.iter().any(|attribute| attribute.name == name);
-            if !wanted && is_captured(name) {
+            if !wanted && is_wanted(name) {
                 at.remove_attribute(name)?;
                 access |= name == ACCESS;
             }
@@ -165,11 +166,6 @@ fn set_attributes(
         }
     }
     Ok(access)
-}
-
-/// Whether attributes of this name are part of an entry.
-pub(super) fn is_captured(name: &[u8]) -> bool {
-    !name.starts_with(b"system.") || name.starts_with(b"system.posix_acl_")
 }
 
 fn set_flags(at: At<'_>, entry: &Entry, wanted: u32) -> Result<Option<(Loss, String)>, Errno> {

@@ -16,6 +16,7 @@ use super::entry::file_type;
 use super::losses::Loss;
 use super::metadata::{self, At, Prior};
 use super::path::{child, display_key, names};
+use super::select::Selection;
 use super::staging::{Staging, decode, open_directory, open_parent};
 use super::{Device, Entry, EntryKind, FilesError, write};
 use crate::context::Context;
@@ -95,6 +96,21 @@ impl<'a> Stage<'a> {
         };
         let (batch, applied) = (Batch::default(), Applied::default());
         Ok(Self { staging, plan, ctx, levels: vec![top], batch, applied })
+    }
+
+    /// Refuses to replace what the snapshot before the restore does not hold.
+    pub(super) fn refuse_unsaved(
+        &self,
+        selection: &Selection,
+        change: &Change,
+    ) -> Result<(), FilesError> {
+        let Staging { root, .. } = &*self.staging;
+        let is_put = change.value.is_some() && !change.key.is_empty();
+        let lost = |error| self.staging.error(&change.key, "look at", error);
+        if is_put && selection.has_lost(root, &change.key).map_err(lost)? {
+            return Err(FilesError::Unsaved { path: self.staging.at(&change.key) });
+        }
+        Ok(())
     }
 
     /// Gets one change ready.

@@ -1,7 +1,7 @@
 //! What restores bring back besides contents, modes and times.
 
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 
 use rustix::fs::{IFlags, Mode, OFlags, XattrFlags};
 
