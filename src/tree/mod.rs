@@ -16,12 +16,13 @@ mod error;
 mod node;
 mod read;
 mod shape;
+mod stow;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-pub use change::{Change, Changes, Content, Key, Value};
+pub use change::{Change, Changes, Content, Key, Reading, Settled, Value};
 pub use diff::{Difference, Differences, diff, differences};
 pub use edit::{build, edit};
 pub use error::TreeError;

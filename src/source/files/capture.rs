@@ -2,15 +2,14 @@
 //! before, and what is gone.
 
 use std::cmp::Ordering;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::iter::Peekable;
 
 use rustix::fs::FileType;
 
 use super::FilesError;
 use super::entry::{Entry, EntryKind, Fingerprint, file_type, size};
-use super::path::display_key;
+use super::reading::{FileReader, Unread};
 use super::spool::Spool;
 use super::walk::{Found, Walk};
 use crate::context::Context;
@@ -21,14 +20,13 @@ use crate::tree::{Change, Changes, Content, Key, Value};
 
 /// Items between two progress reports.
 const PROGRESS_ITEMS: u64 = 256;
-/// Bytes between two progress reports.
-const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// The changes since the fingerprints in `before`. Puts the changed fingerprints into `spool`.
 pub(super) struct Capture<'a> {
     walk: Walk<'a>,
     before: Peekable<Changes<'a>>,
     spool: &'a mut Spool,
+    unread: Unread,
     ctx: &'a Context,
     start: Timestamp,
     /// Items not yet reported, and bytes of those among them that were not read.
@@ -42,11 +40,12 @@ impl<'a> Capture<'a> {
         walk: Walk<'a>,
         before: Option<Changes<'a>>,
         spool: &'a mut Spool,
+        unread: Unread,
         start: Timestamp,
         ctx: &'a Context,
     ) -> Self {
         let before = before.unwrap_or_else(|| Box::new(std::iter::empty())).peekable();
-        Self { walk, before, spool, ctx, start, items: 0, bytes: 0, done: false }
+        Self { walk, before, spool, unread, ctx, start, items: 0, bytes: 0, done: false }
     }
 
     /// The next change; `None` at the end.
@@ -139,14 +138,13 @@ impl<'a> Capture<'a> {
         let fingerprint = Fingerprint::of(&stat);
         let content = match size(&stat) {
             0 => Content::empty(),
-            left => Content::Reader(Box::new(FileReader {
+            _ => Content::Reader(Box::new(FileReader::new(
                 file,
-                item: display_key(&found.key),
-                fingerprint,
-                left,
-                unreported: 0,
-                ctx: self.ctx.clone(),
-            })),
+                &stat,
+                found.key.clone(),
+                self.unread.clone(),
+                self.ctx.clone(),
+            ))),
         };
         Ok((
             Value { head: Entry::from_stat(EntryKind::File, &stat).encode(), content },
@@ -191,45 +189,5 @@ impl Iterator for Capture<'_> {
         let change = self.advance().transpose();
         self.done = !matches!(change, Some(Ok(_)));
         change
-    }
-}
-
-/// Reads an open file, no further than its size when it was opened: a log that grows faster than
-/// it is read has an end. Says so if the file was changed meanwhile.
-struct FileReader {
-    file: File,
-    item: String,
-    fingerprint: Fingerprint,
-    left: u64,
-    unreported: u64,
-    ctx: Context,
-}
-
-impl FileReader {
-    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let count = self.file.read(&mut buffer[..length])?;
-        // The file is shorter than it was: that is all there is.
-        self.left = if count == 0 { 0 } else { self.left.saturating_sub(count as u64) };
-        self.unreported += count as u64;
-        if self.left == 0 && Fingerprint::of(&rustix::fs::fstat(&self.file)?) != self.fingerprint {
-            let (item, reason) = (self.item.clone(), "changed while it was read".to_owned());
-            self.ctx.report(Event::Skipped { item, reason });
-        }
-        if self.left == 0 || self.unreported >= PROGRESS_BYTES {
-            let bytes = std::mem::take(&mut self.unreported);
-            self.ctx.report(Event::Progress { items: 0, bytes });
-        }
-        Ok(count)
-    }
-}
-
-impl Read for FileReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 || buffer.is_empty() {
-            return Ok(0);
-        }
-        self.read_some(buffer)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.item)))
     }
 }

@@ -331,6 +331,11 @@ impl Fingerprint {
         }
     }
 
+    /// When anything about the file changed last.
+    pub(super) fn changed(&self) -> Timestamp {
+        self.ctime
+    }
+
     /// The bytes to remember of a file that was looked at in a capture begun at `start`. None
     /// where it was touched less than two seconds before that: a later change within one tick of
     /// the file system's clock would leave the same times ("racy git"), so it must be read again.

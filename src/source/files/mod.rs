@@ -10,6 +10,7 @@ mod commit;
 mod directory;
 mod entry;
 mod path;
+mod reading;
 mod select;
 mod spool;
 mod walk;
@@ -28,6 +29,7 @@ pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
 pub use path::{display_key, key_of};
 
 use self::capture::Capture;
+use self::reading::Unread;
 use self::select::Selection;
 use self::spool::Spool;
 use self::walk::Walk;
@@ -62,6 +64,9 @@ pub struct Files {
     selection: Selection,
     /// The changed fingerprints of a capture under way, and whether they are all there are.
     spool: Option<(Spool, bool)>,
+    /// The files of a capture under way that turned out unreadable after their fingerprint was
+    /// kept.
+    unread: Unread,
     /// Whether this is what a restore finds: then a file that is not there is about to be.
     is_target: bool,
 }
@@ -133,7 +138,7 @@ impl Files {
             Header::Storage { options, .. } => Selection::except(options)?,
             Header::Configuration { patterns, .. } => Selection::only(patterns)?,
         };
-        Ok(Self { kind, name, root, header, selection, spool: None, is_target: false })
+        Ok(Self { kind, name, root, header, selection, spool: None, unread: Unread::default(), is_target: false })
     }
 
     fn entries<'a>(
@@ -151,7 +156,8 @@ impl Files {
             walk.expect_nothing();
         }
         let (spool, _) = self.spool.insert((Spool::new(), before.is_none()));
-        Ok(Box::new(Capture::new(walk, before, spool, start, ctx)))
+        let unread = self.unread.clone();
+        Ok(Box::new(Capture::new(walk, before, spool, unread, start, ctx)))
     }
 
     fn fingerprints(&mut self) -> Result<Delta<'_>, Failure> {
@@ -159,8 +165,10 @@ impl Files {
             return Err(FilesError::StatBeforeFiles.into());
         };
         let error = |source| Failure::from(FilesError::Spool { source });
+        let unread = self.unread.take();
         let changes = spool.changes().map_err(error)?.map(move |item| {
             let (key, head) = item.map_err(error)?;
+            let head = head.filter(|_| !unread.contains(&key));
             Ok(Change { key, value: head.map(|head| Value { head, content: Content::empty() }) })
         });
         let changes: Changes<'_> = Box::new(changes);
