@@ -18,12 +18,13 @@ mod fetch;
 mod node;
 mod read;
 mod shape;
+mod stow;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-pub use change::{Change, Changes, Content, Key, Value};
+pub use change::{Change, Changes, Content, Key, Reading, Settled, Value};
 pub use compare::{Part, Side, compare};
 pub use diff::{Difference, Differences, diff, differences, differences_below};
 pub use edit::{Edited, Effect, Watch, build, edit, edit_watched};
