@@ -40,6 +40,8 @@ pub(super) struct Stage<'a> {
     levels: Vec<Level>,
     batch: Batch,
     applied: Applied,
+    /// Files taken over from a restore that was cut short.
+    taken: u64,
 }
 
 /// A directory that the walk is in.
@@ -95,7 +97,7 @@ impl<'a> Stage<'a> {
             entry: None,
         };
         let (batch, applied) = (Batch::default(), Applied::default());
-        Ok(Self { staging, plan, ctx, levels: vec![top], batch, applied })
+        Ok(Self { staging, plan, ctx, levels: vec![top], batch, applied, taken: 0 })
     }
 
     /// Refuses to replace what the snapshot before the restore does not hold.
@@ -161,6 +163,10 @@ impl<'a> Stage<'a> {
             self.leave();
         }
         self.flush()?;
+        if self.taken > 0 {
+            let text = format!("{} files were ready from a restore that was cut short", self.taken);
+            self.ctx.report(Event::Note(text));
+        }
         Ok(self.applied)
     }
 
@@ -240,14 +246,17 @@ impl<'a> Stage<'a> {
         key: Key,
         entry: Entry,
         content: Content,
-    ) -> Result<(), FilesError> {
+    ) -> Result<(), Failure> {
         let folder = self.mirror()?;
+        if entry.link.is_none() && self.take_over(&folder, &name, &key, &entry, &content)? {
+            return Ok(());
+        }
         let stream = match &content {
             Content::Stored(stream) => Some(*stream),
             Content::Inline(_) => None,
             Content::Reader(_) => {
                 let reason = "its content is not where it can be fetched from";
-                return Err(FilesError::Contract { path: display_key(&key), reason });
+                return Err(FilesError::Contract { path: display_key(&key), reason }.into());
             }
         };
         let length = match &content {
@@ -262,6 +271,36 @@ impl<'a> Stage<'a> {
             self.batch.add(file, content);
         }
         Ok(())
+    }
+
+    /// Takes a file over from a restore that was cut short, if that had it ready; says whether.
+    fn take_over(
+        &mut self,
+        folder: &OwnedFd,
+        name: &CString,
+        key: &[u8],
+        entry: &Entry,
+        content: &Content,
+    ) -> Result<bool, Failure> {
+        let Some(left) = &self.staging.left else { return Ok(false) };
+        if !matches!(content, Content::Stored(_)) || !self.plan.is_left(key, content)? {
+            return Ok(false);
+        }
+        let error = |errno: Errno| self.staging.error(key, "take over", errno);
+        let place = open_parent(left.folder.as_fd(), key).map_err(error)?;
+        let Some((from, old)) = place else { return Ok(false) };
+        let stat = rustix::fs::statat(&from, &old, AtFlags::SYMLINK_NOFOLLOW).map_err(error)?;
+        // With another name it may be the same file as one in the target.
+        if !is_like(entry, &stat) || stat.st_nlink != 1 {
+            return Ok(false);
+        }
+        let losses = rustix::fs::renameat(&from, &old, folder, name)
+            .and_then(|()| metadata::set(At::Named(folder.as_fd(), name), entry, &stat, Prior::Any))
+            .map_err(error)?;
+        self.staging.note(key, losses)?;
+        self.taken += 1;
+        self.count(1);
+        Ok(true)
     }
 
     /// Makes what is neither a file nor a directory, at once; says whether that was possible.
