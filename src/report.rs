@@ -93,6 +93,15 @@ pub struct LeftOut {
     pub bytes: u64,
 }
 
+impl LeftOut {
+    /// Counts more, whatever their reason.
+    pub const fn add(&mut self, more: Self) {
+        self.entries += more.entries;
+        self.folders += more.folders;
+        self.bytes += more.bytes;
+    }
+}
+
 /// Receives the events of an operation, from any of its threads.
 pub trait Reporter: Send + Sync {
     /// Takes one event. Must be quick: it is called from the middle of the work.

@@ -156,9 +156,9 @@ impl Storage {
 
     fn lists(&self) -> Lists {
         Lists {
-            files_from: self.files_from.clone(),
-            files_from_verbatim: self.files_from_verbatim.clone(),
-            files_from_raw: self.files_from_raw.clone(),
+            patterns: self.files_from.clone(),
+            lines: self.files_from_verbatim.clone(),
+            raw: self.files_from_raw.clone(),
         }
     }
 
@@ -377,7 +377,20 @@ mod tests {
             [storage.documents]
             path = "/app/storage/documents"
             exclude = ["*.tmp"]
+            exclude-file = ["patterns"]
+            iexclude = ["*.TMP"]
+            iexclude-file = ["/etc/patterns"]
+            exclude-if-present = [".nobackup"]
+            exclude-caches = true
+            exclude-larger-than = "500M"
             one-file-system = true
+            [storage.listed]
+            files-from = ["list"]
+            files-from-verbatim = ["list"]
+            files-from-raw = ["list"]
+            [storage.dump]
+            stdin-from-command = ["mongodump", "--archive"]
+            stdin-filename = "mongo.archive"
             [configuration]
             files = [".env", "/app/edms/settings/*.py"]
             [retention]
@@ -398,6 +411,9 @@ mod tests {
         config.resolve(Path::new("/etc/coeval"));
         assert_eq!(config.repository.url.as_deref(), Some("/etc/coeval/snapshots"));
         assert_eq!(config.configuration.files, ["/etc/coeval/.env", "/app/edms/settings/*.py"]);
+        let documents = &config.storage["documents"];
+        assert_eq!(documents.exclude_file, [Path::new("/etc/coeval/patterns")]);
+        assert_eq!(documents.excludes().exclude_larger_than, Some(500 << 20));
         assert_eq!(config.database["other"].url, "sqlite:///etc/coeval/other.sqlite3");
         let django = config.database["main"].django.as_ref().expect("a project");
         assert_eq!(django.manage, Path::new("/etc/coeval/manage.py"));
@@ -423,7 +439,7 @@ mod tests {
             "[storage.\"a/b\"]\npath = \"/m\"",
             "[retention]\nkeep-within = \"soon\"",
             "[retention]\nkeep-daily = -1",
-            "[storage.media]",
+            "[storage.media]\nexclude-larger-than = \"big\"",
             "[",
         ] {
             assert_eq!(parse(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");

@@ -6,10 +6,12 @@
 
 mod app;
 mod args;
+mod changes;
 mod command;
 mod config;
 mod databases;
 mod dump;
+mod entries;
 mod environment;
 mod error;
 mod excludes;
@@ -19,6 +21,7 @@ mod places;
 mod progress;
 mod records;
 mod sources;
+mod tar;
 mod targets;
 mod unlock;
 

@@ -19,14 +19,14 @@ use crate::source::{PathList, Pipe, PipedFile};
 pub struct Lists {
     /// A file with a path or glob a line; empty lines and those with `#` do not count. Folders are
     /// captured with all that is in them
-    #[arg(long, value_name = "FILE")]
-    pub files_from: Vec<PathBuf>,
+    #[arg(long = "files-from", value_name = "FILE")]
+    pub patterns: Vec<PathBuf>,
     /// The same, but every line is a path, exactly as it is
-    #[arg(long, value_name = "FILE")]
-    pub files_from_verbatim: Vec<PathBuf>,
+    #[arg(long = "files-from-verbatim", value_name = "FILE")]
+    pub lines: Vec<PathBuf>,
     /// The same, but paths end with a NUL byte, as those of `find -print0`
-    #[arg(long, value_name = "FILE")]
-    pub files_from_raw: Vec<PathBuf>,
+    #[arg(long = "files-from-raw", value_name = "FILE")]
+    pub raw: Vec<PathBuf>,
 }
 
 /// What comes through a pipe.
@@ -63,9 +63,9 @@ impl Lists {
             let files: &Vec<PathBuf> = files;
             files.iter().map(move |file| (file, form))
         };
-        form(&self.files_from, Form::Patterns)
-            .chain(form(&self.files_from_verbatim, Form::Lines))
-            .chain(form(&self.files_from_raw, Form::Raw))
+        form(&self.patterns, Form::Patterns)
+            .chain(form(&self.lines, Form::Lines))
+            .chain(form(&self.raw, Form::Raw))
     }
 
     /// Whether one of them is the standard input.

@@ -39,6 +39,7 @@ pub struct SourceArgs {
 impl SourceArgs {
     /// The sources; those of the configuration file only if the arguments name none.
     pub fn open(&self, app: &App) -> Result<Vec<Box<dyn Source>>, Failure> {
+        self.piped.check(&self.last)?;
         let sources = if self.names_any() { self.named()? } else { self.configured(app)? };
         if sources.is_empty() {
             return Err(usage(
@@ -62,7 +63,6 @@ impl SourceArgs {
     }
 
     fn named(&self) -> Result<Vec<Box<dyn Source>>, Failure> {
-        self.piped.check(&self.last)?;
         if self.piped.stdin && self.lists.reads_stdin() {
             return Err(usage(
                 "--stdin and a list of files cannot both be read from the standard input",

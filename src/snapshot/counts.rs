@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::manifest::Skipped;
-use crate::report::{Event, Exclusion, Fate, LeftOut, Reporter};
+use crate::report::{Event, Fate, LeftOut, Reporter};
 use crate::source::{Entry, EntryError, display_key};
 use crate::tree::{Edited, Effect};
 
@@ -54,15 +54,14 @@ impl Counts {
         Ok(())
     }
 
-    /// Entries that were left out, of all reasons.
-    pub fn left_out_in_all(&self) -> LeftOut {
-        let sum = |of: fn(&LeftOut) -> u64| self.left_out.iter().map(of).sum();
-        LeftOut {
-            reason: Exclusion::Pattern,
-            entries: sum(|left_out| left_out.entries),
-            folders: sum(|left_out| left_out.folders),
-            bytes: sum(|left_out| left_out.bytes),
-        }
+    /// What was left out, for whatever reason; `None` where that is nothing.
+    pub fn left_out_in_all(&self) -> Option<LeftOut> {
+        let mut left_out = self.left_out.iter().copied();
+        let first = left_out.next()?;
+        Some(left_out.fold(first, |mut all, more| {
+            all.add(more);
+            all
+        }))
     }
 }
 
@@ -148,11 +147,7 @@ impl Reporter for Collector {
                 let left_out = &mut lock(&self.counts).left_out;
                 match left_out.iter_mut().find(|known| known.reason == more.reason) {
                     None => left_out.push(*more),
-                    Some(known) => {
-                        known.entries += more.entries;
-                        known.folders += more.folders;
-                        known.bytes += more.bytes;
-                    }
+                    Some(known) => known.add(*more),
                 }
             }
             Event::Phase { .. } | Event::Note(_) | Event::Entry { .. } => {}

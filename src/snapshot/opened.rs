@@ -99,7 +99,12 @@ impl Snapshot {
 
     /// Everything that a source's catalogue refers to, aids too: for `check`.
     pub(super) fn all_trees(&self, source: &SourceRecord) -> Result<Vec<TreeRecord>, Failure> {
-        Ok([self.list(source.catalogue)?, self.list(source.help)?].concat())
+        Ok([self.trees(source)?, self.aids(source)?].concat())
+    }
+
+    /// What only helps the next capture.
+    pub(super) fn aids(&self, source: &SourceRecord) -> Result<Vec<TreeRecord>, Failure> {
+        self.list(source.help)
     }
 
     /// One tree of a source.

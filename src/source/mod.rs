@@ -13,7 +13,8 @@ mod testing;
 
 pub use files::{
     Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
-    Owners, PathList, display_key, group_number, key_of, patterns_in, user_number,
+    Owners, PathList, display_key, escape, group_number, key_of, parse_key, patterns_in,
+    user_number,
 };
 pub(crate) use files::{LIST, OWNERS};
 pub use piped::{Pipe, PipedFile};

@@ -307,12 +307,12 @@ mod tests {
     use super::*;
     use crate::source::testing::{capture_since, later, recorded};
 
-    fn run(script: &str, ctx: &Context) -> Result<Vec<u8>, Failure> {
+    fn run(script: &str, ctx: &Context) -> io::Result<Vec<u8>> {
         let words = ["sh", "-c", script].map(OsString::from).to_vec();
-        let mut source = PipedFile::new("s", Path::new("dump.sql"), Pipe::Command(words))?;
-        let (captured, puts) = capture_since(&mut source, None, ctx)?;
-        assert_eq!(puts, 1);
-        Ok(captured.trees[""][&b"dump.sql"[..]].1.clone())
+        let mut running = Running::start(Pipe::Command(words), ctx).unwrap();
+        let mut bytes = Vec::new();
+        running.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod tests {
         let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; echo complaint $i >&2; \
                       i=$((i + 1)); done";
         let bytes = run(script, &ctx).unwrap();
-        assert_eq!(bytes.iter().filter(|&&byte| byte == b'\n').count(), 20_000);
+        assert_eq!(String::from_utf8(bytes).unwrap().lines().count(), 20_000);
         let notes: Vec<Event> = recorder.events();
         assert!(
             notes
@@ -342,11 +342,7 @@ mod tests {
             ("echo much; kill -9 $$", "signal: 9"),
             ("exec no-such-program", "exit status: 127"),
         ] {
-            let error = std::panic::catch_unwind(|| run(script, &later()));
-            let message = match error {
-                Ok(result) => result.unwrap_err().to_string(),
-                Err(panic) => *panic.downcast::<String>().unwrap(),
-            };
+            let message = run(script, &later()).unwrap_err().to_string();
             assert!(message.contains(why), "{message}");
         }
     }
@@ -359,6 +355,17 @@ mod tests {
             Running::start(Pipe::Command(["sleep", "600"].map(OsString::from).to_vec()), &ctx);
         let mut running = running.unwrap();
         assert!(running.read(&mut [0; 8]).is_err());
+    }
+
+    #[test]
+    fn a_pipe_is_a_source_of_one_file_with_a_list_that_names_it() {
+        let words = ["echo", "rows"].map(OsString::from).to_vec();
+        let pipe = Pipe::Command(words);
+        let mut source = PipedFile::new("s", Path::new("/a/dump.sql"), pipe).unwrap();
+        let (captured, puts) = capture_since(&mut source, None, &later()).unwrap();
+        assert_eq!(puts, 1);
+        assert_eq!(captured.trees[""][&b"a\0dump.sql"[..]].1, b"rows\n");
+        assert!(captured.trees[LIST].keys().eq(captured.trees[""].keys()));
     }
 
     #[test]

@@ -177,10 +177,7 @@ fn tally(what: &str, tally: &Tally) -> String {
 }
 
 fn print_left_out(counts: &Counts, app: &App) -> Result<(), Failure> {
-    let all = counts.left_out_in_all();
-    if counts.left_out.is_empty() {
-        return Ok(());
-    }
+    let Some(all) = counts.left_out_in_all() else { return Ok(()) };
     let reasons = counts.left_out.iter().map(|left_out| {
         // Where only the insides of folders are left out, these are what there is to count.
         let number = if left_out.entries > 0 { left_out.entries } else { left_out.folders };
@@ -229,9 +226,9 @@ fn summary(captured: &Captured) -> serde_json::Value {
         "complete": manifest.is_complete(),
         "skipped": manifest.skipped,
         "excluded": {
-            "entries": all.entries,
-            "folders_not_entered": all.folders,
-            "bytes_at_least": all.bytes,
+            "entries": all.map_or(0, |all| all.entries),
+            "folders_not_entered": all.map_or(0, |all| all.folders),
+            "bytes_at_least": all.map_or(0, |all| all.bytes),
             "reasons": left_out,
         },
     })

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use directory::Directory;
 pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
 pub use owners::{Owners, group_number, user_number};
-pub use path::{display_key, key_of};
+pub use path::{display_key, escape, key_of, parse_key};
 pub use select::{PathList, patterns_in};
 
 use self::capture::Capture;
@@ -430,6 +430,15 @@ pub enum FilesError {
         /// Why.
         source: io::Error,
     },
+    /// What would be replaced is now too large, or in a tagged folder, and so was not saved.
+    #[error(
+        "refused: {} is now left out by its size or a tag, and would be lost",
+        path.display()
+    )]
+    Unsaved {
+        /// The file.
+        path: PathBuf,
+    },
     /// The content of a file could not be fetched.
     #[error("cannot fetch the content of {path}")]
     Content {
@@ -479,6 +488,9 @@ impl Hint for FilesError {
             Self::PatternPath { .. } => {
                 Some("write the whole path, as /app/.env or /app/settings/*.py".to_owned())
             }
+            Self::Unsaved { .. } => Some(
+                "move it away, or restore into another directory with `--target DIR`".to_owned(),
+            ),
             Self::NotADirectory { .. } => {
                 Some("restore into another directory with `--target DIR`".to_owned())
             }

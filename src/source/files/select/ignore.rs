@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
+use rustix::fs::FileType;
 
 use crate::source::files::FilesError;
 
@@ -108,14 +109,14 @@ impl Ignore {
 
     /// Whether the path, relative and with slashes, is left out. Nobody asks for what is below a
     /// folder that is.
-    pub(super) fn leaves_out(&self, path: &[u8], is_directory: bool) -> bool {
-        let applies = |rule: &usize| is_directory || !self.rules[*rule].only_directories;
+    pub(super) fn leaves_out(&self, path: &[u8], kind: FileType) -> bool {
+        let applies = |rule: &usize| kind.is_dir() || !self.rules[*rule].only_directories;
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
         let last = |rules: Option<&Vec<usize>>| {
             rules.and_then(|rules| rules.iter().rev().copied().find(applies))
         };
         let matches = self.wild.matches(path);
-        let wild = matches.iter().map(|wild| self.wild_rules[wild]).filter(applies).last();
+        let wild = matches.iter().map(|wild| self.wild_rules[wild]).rfind(applies);
         let literal = last(self.names.get(name)).max(last(self.paths.get(path)));
         literal.max(wild).is_some_and(|rule| !self.rules[rule].negated)
     }
@@ -138,7 +139,9 @@ fn compile(pattern: &str, case: Case) -> Result<(Rule, Matcher), &'static str> {
         _ => {
             let start = if anchored { "^" } else { "^(?:.*/)?" };
             let mut regex = Translator { regex: start.to_owned(), case };
-            literal.iter().for_each(|&byte| regex.literal(byte));
+            for &byte in literal {
+                regex.literal(byte);
+            }
             match regex.wild(wild)? {
                 Some(()) => Matcher::Wild(regex.regex + "$"),
                 None => Matcher::Nothing,
@@ -359,7 +362,7 @@ mod tests {
         git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
         git.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = git.spawn().expect("git is installed");
-        let input: String = paths.iter().map(|path| format!("{path}\0")).collect();
+        let input = paths.join("\0") + "\0";
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
         let fields: Vec<&str> = output.split('\0').collect();
@@ -372,7 +375,7 @@ mod tests {
     }
 
     /// Makes files and, for paths that end with a slash, folders; gives those that could be made.
-    fn make(folder: &Path, paths: Vec<String>) -> Vec<(String, bool)> {
+    fn make(folder: &Path, paths: Vec<String>) -> Vec<(String, FileType)> {
         let mut made = Vec::new();
         for path in paths {
             let name = path.trim_end_matches('/');
@@ -386,16 +389,20 @@ mod tests {
             } else {
                 fs::File::create(&full).unwrap();
             }
-            made.push((name.to_owned(), path.ends_with('/')));
+            made.push((name.to_owned(), kind(&path)));
         }
         made
     }
 
+    fn kind(path: &str) -> FileType {
+        if path.ends_with('/') { FileType::Directory } else { FileType::RegularFile }
+    }
+
     /// What a walk would leave out, which does not enter what it leaves out.
-    fn ours(ignore: &Ignore, path: &str, is_directory: bool) -> bool {
+    fn ours(ignore: &Ignore, path: &str, kind: FileType) -> bool {
         let mut above = path.match_indices('/').map(|(end, _)| &path[..end]);
-        above.any(|folder| ignore.leaves_out(folder.as_bytes(), true))
-            || ignore.leaves_out(path.as_bytes(), is_directory)
+        above.any(|folder| ignore.leaves_out(folder.as_bytes(), FileType::Directory))
+            || ignore.leaves_out(path.as_bytes(), kind)
     }
 
     fn pattern() -> impl Strategy<Value = String> {
@@ -464,15 +471,15 @@ mod tests {
                 lines.into_iter().filter(|line| compile(line, case).is_ok()).collect();
             let mut paths = paths;
             if case == Case::Ignored {
-                paths.iter_mut().for_each(|path| *path = path.to_uppercase());
+                paths = paths.iter().map(|path| path.to_uppercase()).collect();
             }
             let folder = tempfile::tempdir().unwrap();
             let made = make(folder.path(), paths);
             let names: Vec<String> = made.iter().map(|(path, _)| path.clone()).collect();
             let ignore = ignore(&valid, case);
             let answers = git(folder.path(), &text, &names, case);
-            for ((path, is_directory), git) in made.iter().zip(answers) {
-                let ours = ours(&ignore, path, *is_directory);
+            for ((path, kind), git) in made.iter().zip(answers) {
+                let ours = ours(&ignore, path, *kind);
                 prop_assert_eq!(ours, git, "{} with {:?}", path, patterns);
             }
         }
@@ -482,7 +489,7 @@ mod tests {
     fn the_last_match_wins_and_nothing_below_an_excluded_folder_comes_back() {
         let patterns = ["*.log", "!keep.log", "build/", "!build/x", "/only-here", "logs/**/old"];
         let ignore = ignore(&patterns, Case::Matters);
-        let out = |path: &str| ours(&ignore, path.trim_end_matches('/'), path.ends_with('/'));
+        let out = |path: &str| ours(&ignore, path.trim_end_matches('/'), kind(path));
         assert!(out("x.log") && out("a/b/x.log") && !out("keep.log") && !out("a/keep.log"));
         assert!(out("build/") && !out("build") && out("build/x"));
         assert!(out("only-here") && !out("a/only-here"));
@@ -506,9 +513,14 @@ mod tests {
         let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
         let ignore = ignore(&patterns, Case::Matters);
         for i in (0..20_000).step_by(7) {
-            assert!(ignore.leaves_out(format!("d{i}/file{i}").as_bytes(), false));
-            assert!(!ignore.leaves_out(format!("d{i}/file{}", i + 1).as_bytes(), false));
+            assert!(ignore.leaves_out(format!("d{i}/file{i}").as_bytes(), FileType::RegularFile));
+            assert!(
+                !ignore.leaves_out(format!("d{i}/file{}", i + 1).as_bytes(), FileType::RegularFile)
+            );
         }
-        assert!(ignore.leaves_out(b"x.499", false) && !ignore.leaves_out(b"x.500", false));
+        assert!(
+            ignore.leaves_out(b"x.499", FileType::RegularFile)
+                && !ignore.leaves_out(b"x.500", FileType::RegularFile)
+        );
     }
 }

@@ -9,11 +9,13 @@ mod list;
 mod tag;
 
 use std::ffi::CString;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use globset::{Candidate, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
-use rustix::fs::Stat;
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use self::ignore::{Case, Ignore};
 use self::list::Cursor;
@@ -89,6 +91,38 @@ impl Selection {
         }
     }
 
+    /// Whether what is at a key now is left out for what it, or a folder around it, has become: it
+    /// is too large, or tagged. A snapshot in which it was not may still have the key.
+    pub(super) fn has_lost(&self, root: &OwnedFd, key: &[u8]) -> io::Result<bool> {
+        let Except { tags, larger_than, .. } = &self.except;
+        if tags.is_empty() && larger_than.is_none() {
+            return Ok(false);
+        }
+        let path = path_bytes(key);
+        let stat = match rustix::fs::statat(root, path.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        if self.except.is_too_large(&stat) {
+            return Ok(true);
+        }
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        for end in std::iter::once(0).chain(ends) {
+            let (folder, name) = path.split_at(end);
+            let folder = if folder.is_empty() { b"." } else { folder };
+            let name = name.strip_prefix(b"/").unwrap_or(name);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let folder = rustix::fs::openat(root, folder, flags, Mode::empty())?;
+            for tag in tags.iter().filter(|tag| tag.name().as_bytes() != name) {
+                if tag.is_in(&folder)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Begins a walk through a root with this metadata.
     pub(super) fn begin<'a>(
         &'a mut self,
@@ -134,17 +168,20 @@ impl Except {
     }
 
     fn leaves_out(&self, key: &[u8], stat: &Stat) -> Option<Exclusion> {
-        let is_directory = file_type(stat).is_dir();
         if !(self.ignore.is_empty() && self.globs.is_empty()) {
             let path = path_bytes(key);
-            if self.ignore.leaves_out(&path, is_directory)
+            if self.ignore.leaves_out(&path, file_type(stat))
                 || self.globs.is_match_candidate(&Candidate::from_bytes(&path))
             {
                 return Some(Exclusion::Pattern);
             }
         }
+        self.is_too_large(stat).then_some(Exclusion::TooLarge)
+    }
+
+    fn is_too_large(&self, stat: &Stat) -> bool {
         let too_large = |limit| file_type(stat).is_file() && size(stat) > limit;
-        self.larger_than.is_some_and(too_large).then_some(Exclusion::TooLarge)
+        self.larger_than.is_some_and(too_large)
     }
 }
 
@@ -240,8 +277,8 @@ impl Choice<'_> {
         if let (true, Going::Listed { cursor, .. }) = (is_directory, &mut self.scope) {
             cursor.leave_out(key);
         }
-        let bytes = if is_directory { 0 } else { size(stat) };
-        self.count(key, reason, 1, is_directory, bytes);
+        let (folders, bytes) = if is_directory { (1, 0) } else { (0, size(stat)) };
+        self.count(key, LeftOut { reason, entries: 1, folders, bytes });
         true
     }
 
@@ -250,7 +287,7 @@ impl Choice<'_> {
     pub(super) fn is_beyond(&mut self, key: &[u8], stat: &Stat) -> bool {
         let beyond = self.except.one_file_system && stat.st_dev != self.device;
         if beyond {
-            self.count(key, Exclusion::OtherFileSystem, 0, true, 0);
+            self.count(key, inside(Exclusion::OtherFileSystem));
         }
         beyond
     }
@@ -261,7 +298,7 @@ impl Choice<'_> {
             match tag.is_in(directory) {
                 Ok(false) => {}
                 Ok(true) => {
-                    self.count(key, tag.means, 0, true, 0);
+                    self.count(key, inside(tag.means));
                     return Some(tag.name().clone());
                 }
                 Err(error) => self.ctx.report(Event::Note(format!(
@@ -274,20 +311,14 @@ impl Choice<'_> {
         None
     }
 
-    #[expect(clippy::fn_params_excessive_bools, reason = "there is one, and its callers name it")]
-    fn count(&mut self, key: &[u8], reason: Exclusion, entries: u64, folder: bool, bytes: u64) {
-        let at = self.left_out.iter().position(|left_out| left_out.reason == reason);
-        let at = at.unwrap_or_else(|| {
-            self.left_out.push(LeftOut { reason, entries: 0, folders: 0, bytes: 0 });
-            self.left_out.len() - 1
-        });
-        let counted = &mut self.left_out[at];
-        counted.entries += entries;
-        counted.folders += u64::from(folder);
-        counted.bytes += bytes;
+    fn count(&mut self, key: &[u8], more: LeftOut) {
+        match self.left_out.iter_mut().find(|known| known.reason == more.reason) {
+            None => self.left_out.push(more),
+            Some(known) => known.add(more),
+        }
         if self.ctx.reporter.wants_entries() {
-            let (item, fate) = (display_key(key), Fate::LeftOut(reason));
-            self.ctx.report(Event::Entry { item, fate, bytes });
+            let (item, fate) = (display_key(key), Fate::LeftOut(more.reason));
+            self.ctx.report(Event::Entry { item, fate, bytes: more.bytes });
         }
     }
 
@@ -326,6 +357,11 @@ impl Choice<'_> {
             self.ctx.report(Event::Skipped { item: display_key(&key), reason });
         }
     }
+}
+
+/// What is in a folder that is itself an entry, but is not entered.
+const fn inside(reason: Exclusion) -> LeftOut {
+    LeftOut { reason, entries: 0, folders: 1, bytes: 0 }
 }
 
 /// A glob taken apart at its slashes, so that a walk need enter only directories that can hold a
