@@ -77,7 +77,7 @@ impl World {
         let sources: &mut [&mut dyn coeval::source::Source] = &mut [&mut files];
         let captured =
             snapshot::capture(&self.repo, sources, &Self::options(parent), Mode::Commit, ctx);
-        let Captured { id, manifest } = captured.expect("a snapshot");
+        let Captured { id, manifest, .. } = captured.expect("a snapshot");
         let (repo, id) = (Arc::clone(&self.repo), id.expect("it is committed"));
         Snapshot { repo, id, manifest }
     }

@@ -370,7 +370,8 @@ fn a_root_that_is_not_utf_8_is_found_again() {
     let root = folder.path().join(OsStr::from_bytes(b"caf\xe9"));
     put(&root.join("f"), b"x");
     let captured = capture(&root);
-    let described = |root| Files::described(Kind::Storage, "", &captured.description, root).unwrap();
+    let described =
+        |root| Files::described(Kind::Storage, "", &captured.description, root).unwrap();
     assert_eq!(described(None).root(), root);
     assert_eq!(described(Some(Path::new("/elsewhere"))).root(), Path::new("/elsewhere"));
 }
