@@ -3,6 +3,8 @@
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 
+use indicatif::HumanCount;
+
 use crate::cli::Done;
 use crate::cli::app::{App, host};
 use crate::cli::error::failed;
@@ -171,7 +173,8 @@ fn print(captured: &Captured, app: &App) -> Result<(), Failure> {
 }
 
 fn tally(what: &str, tally: &Tally) -> String {
-    let Tally { new, changed, unmodified, removed } = tally;
+    let [new, changed, unmodified, removed] =
+        [tally.new, tally.changed, tally.unmodified, tally.removed].map(HumanCount);
     let what = format!("{what}:");
     format!("{what:<8} {new} new, {changed} changed, {unmodified} unmodified, {removed} removed")
 }
@@ -181,7 +184,7 @@ fn print_left_out(counts: &Counts, app: &App) -> Result<(), Failure> {
     let reasons = counts.left_out.iter().map(|left_out| {
         // Where only the insides of folders are left out, these are what there is to count.
         let number = if left_out.entries > 0 { left_out.entries } else { left_out.folders };
-        format!("{number} {}", why(left_out.reason))
+        format!("{} {}", HumanCount(number), why(left_out.reason))
     });
     let reasons = reasons.collect::<Vec<_>>().join(", ");
     let (entries, bytes) = (count(all.entries, "entry"), size(all.bytes));
