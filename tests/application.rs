@@ -12,7 +12,7 @@ use coeval::hint::Failure;
 use coeval::id::SnapshotId;
 use coeval::repo::{ReadData, Repo, Unlocking};
 use coeval::snapshot::{
-    self, CaptureOptions, Destination, Mode, Parent, Reason, Selection, Snapshot, Timeline,
+    self, CaptureOptions, Destination, Mode, Parent, Reason, Scope, Selection, Snapshot, Timeline,
 };
 use coeval::source::{
     Directory, Extras, Files, FilesOptions, Kind, Source, Sqlite, SqliteTarget, Target,

@@ -123,7 +123,7 @@ impl App {
                 }
             },
         };
-        repo.refresh()?;
+        repo.refresh_telling(&self.ctx)?;
         Ok(Arc::new(repo))
     }
 

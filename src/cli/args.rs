@@ -76,7 +76,7 @@ impl Globals {
 pub enum Command {
     Init(init::Args),
     #[command(visible_alias = "create")]
-    Backup(backup::Args),
+    Backup(Box<backup::Args>),
     #[command(visible_alias = "list")]
     Snapshots(snapshots::Args),
     Ls(ls::Args),

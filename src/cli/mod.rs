@@ -14,6 +14,8 @@ mod dump;
 mod entries;
 mod environment;
 mod error;
+mod excludes;
+mod named;
 mod output;
 mod places;
 mod progress;

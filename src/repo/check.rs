@@ -280,6 +280,12 @@ impl Repo {
         Ok(self.view.locate(id)?.is_some())
     }
 
+    /// Whether the index knows where each of these chunks is; several times faster than asking
+    /// one by one.
+    pub fn contains_many(&self, ids: &[ChunkId]) -> Result<Vec<bool>, RepoError> {
+        Ok(self.view.locate_many(ids)?.iter().map(Option::is_some).collect())
+    }
+
     /// The sessions that committed nothing: writers at work, or writers that died.
     pub fn open_sessions(&self) -> Result<Vec<SnapshotId>, RepoError> {
         let committed: HashSet<String> =

@@ -74,6 +74,9 @@ pub enum RepoError {
     /// This host's view of the index holds nonsense.
     #[error("this host's cache of the index is damaged")]
     ViewDamaged,
+    /// The same, and it cannot even be marked to be made anew.
+    #[error("this host's cache of the index is damaged and cannot be written")]
+    ViewStuck(#[source] std::io::Error),
     /// RocksDB failed.
     #[error("the cache of the index failed")]
     View(#[from] rocksdb::Error),
@@ -153,7 +156,10 @@ impl Hint for RepoError {
                 "see what is affected with `coeval check --read-data`"
             }
             Self::Machine => "test this machine's memory before you trust it with backups",
-            Self::ViewDamaged | Self::View(_) => {
+            Self::ViewDamaged => {
+                "run the command again: the cache is made anew from the repository"
+            }
+            Self::ViewStuck(_) | Self::View(_) => {
                 "delete the cache directory; it is rebuilt from the repository"
             }
             Self::Aborted { .. } => "run the backup again",

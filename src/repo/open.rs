@@ -17,6 +17,10 @@ use crate::crypto::{
 };
 use crate::hint::Failure;
 use crate::id::{RepoId, SegmentId};
+use crate::report::Event;
+
+/// Unknown index segments from which on reading them is a phase of its own.
+const WORTH_TELLING: usize = 16;
 
 /// An open repository.
 #[derive(Debug)]
@@ -175,16 +179,40 @@ impl Repo {
 
     /// Reads the index segments that this host does not know yet.
     pub fn refresh(&self) -> Result<(), RepoError> {
-        let known = self.view.segments()?;
-        for id in segment_ids(&*self.backend)?.difference(&known) {
-            match self.backend.get(&name::segment(*id)) {
-                Ok(object) => self.view.ingest(*id, &self.open_segment(*id, &object)?)?,
+        self.refresh_telling(&Context::new())
+    }
+
+    /// [`Repo::refresh`] of someone who waits for it: after a loss of the cache, reading the whole
+    /// index of a large repository takes minutes.
+    pub fn refresh_telling(&self, ctx: &Context) -> Result<(), RepoError> {
+        let missing = self.view.missing(segment_ids(&*self.backend)?);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let telling = missing.len() >= WORTH_TELLING;
+        if telling {
+            ctx.phase("reading the index", Some(missing.len() as u64));
+        }
+        let mut intake = self.view.intake()?;
+        for id in missing {
+            ctx.check_cancelled()?;
+            // Another thread may have read it since.
+            if intake.knows(id) {
+                continue;
+            }
+            match self.backend.get(&name::segment(id)) {
+                Ok(object) => {
+                    intake.add(id, &self.open_segment(id, &object)?)?;
+                    if telling {
+                        ctx.report(Event::Progress { items: 1, bytes: object.len() as u64 });
+                    }
+                }
                 // Superseded by another since the listing.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        intake.finish()
     }
 
     pub(super) fn open_segment(&self, id: SegmentId, object: &[u8]) -> Result<Segment, RepoError> {

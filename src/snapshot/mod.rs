@@ -3,6 +3,7 @@
 
 mod capture;
 mod check;
+mod counts;
 mod diff;
 mod find;
 mod history;
@@ -16,6 +17,7 @@ mod timeline;
 
 pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
 pub use check::{CheckReport, check};
+pub use counts::{Counts, Tally};
 pub use diff::{DiffItem, diff};
 pub use find::{Finder, Found};
 pub use history::{Step, history};

@@ -10,7 +10,7 @@ use crate::id::SnapshotId;
 use crate::repo::format::config::Chunking;
 use crate::repo::format::{FormatError, codec};
 use crate::repo::{Class, Repo};
-use crate::source::{Description, Kind, OWNERS, Owners, Parent, TreeInfo};
+use crate::source::{Description, Kind, LIST, OWNERS, Owners, Parent, TreeInfo};
 use crate::tree::{self, Change, Changes, Content, Shape, Tree, TreeParams, Value};
 
 /// Key of a source's header in its catalogue.
@@ -89,6 +89,12 @@ impl Snapshot {
             }
         }
         Ok(owners)
+    }
+
+    /// What was named one by one, where a source is a list of files: the keys.
+    pub fn list_of_files(&self, source: &SourceRecord) -> Result<Option<Changes<'_>>, Failure> {
+        let record = self.find(source.help, LIST)?;
+        Ok(record.map(|record| tree::range(&*self.repo, record.tree, &[])))
     }
 
     /// Everything that a source's catalogue refers to, aids too: for `check`.

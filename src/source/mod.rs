@@ -3,6 +3,7 @@
 
 mod files;
 pub mod key;
+mod piped;
 mod postgres;
 pub mod record;
 pub mod sort;
@@ -10,11 +11,13 @@ mod sqlite;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use files::OWNERS;
 pub use files::{
     Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
-    Owners, display_key, escape, group_number, key_of, parse_key, user_number,
+    Owners, PathList, display_key, escape, group_number, key_of, parse_key, patterns_in,
+    user_number,
 };
+pub(crate) use files::{LIST, OWNERS};
+pub use piped::{Pipe, PipedFile};
 pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 

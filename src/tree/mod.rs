@@ -25,7 +25,7 @@ mod walk;
 pub use change::{Change, Changes, Content, Key, Value};
 pub use compare::{Part, Side, compare};
 pub use diff::{Difference, Differences, diff, differences, differences_below};
-pub use edit::{build, edit};
+pub use edit::{Edited, Effect, Watch, build, edit, edit_watched};
 pub use error::TreeError;
 pub use read::{Entries, entries, get, nth, place, range, rank};
 pub use shape::{Shape, TreeParams};

@@ -1,0 +1,110 @@
+//! Taking index segments into the view: few chunks through the memtable, many as sorted runs.
+
+use std::sync::MutexGuard;
+
+use super::Taken;
+use super::place::{Location, PackInfo, locations};
+use super::store::Store;
+use crate::id::{ChunkId, SegmentId};
+use crate::repo::error::RepoError;
+use crate::repo::format::segment::Segment;
+
+/// Chunks that are sorted at once: 28 MiB of memory.
+const RUN: usize = 1 << 19;
+/// Up to this many chunks, the memtable is quicker than a file of their own.
+const FEW: usize = 1 << 14;
+/// Runs that may wait to be merged. Merging them at once writes each entry once more, where
+/// merging as they come would write it several times.
+const RUNS: usize = 64;
+
+/// Takes in segments, each all or nothing: it is recorded only after all it says is there. Memory
+/// is bounded by one run, however many segments there are.
+pub(in crate::repo) struct Intake<'v> {
+    taken: MutexGuard<'v, Taken>,
+    store: &'v Store,
+    chunks: Vec<(ChunkId, Location)>,
+    packs: Vec<(u32, PackInfo)>,
+    segments: Vec<SegmentId>,
+    /// Chunks to a run.
+    run: usize,
+    /// Runs that were written and are not merged yet.
+    runs: usize,
+}
+
+impl<'v> Intake<'v> {
+    pub(super) fn new(taken: MutexGuard<'v, Taken>, store: &'v Store) -> Self {
+        let (chunks, packs, segments) = (Vec::new(), Vec::new(), Vec::new());
+        Self { taken, store, chunks, packs, segments, run: RUN, runs: 0 }
+    }
+
+    /// Whether a segment has been taken in before.
+    pub(in crate::repo) fn knows(&self, id: SegmentId) -> bool {
+        self.taken.segments.contains(&id)
+    }
+
+    /// Takes in a segment; what is written when is this type's business, until [`Self::finish`].
+    pub(in crate::repo) fn add(
+        &mut self,
+        id: SegmentId,
+        segment: &Segment,
+    ) -> Result<(), RepoError> {
+        for pack in &segment.packs {
+            let number = self.taken.next_pack;
+            self.taken.next_pack += 1;
+            self.packs.push((number, PackInfo::of(pack)));
+            self.chunks.extend(locations(number, pack));
+            if self.chunks.len() >= self.run {
+                self.write()?;
+            }
+        }
+        self.segments.push(id);
+        Ok(())
+    }
+
+    /// Writes what is left, and merges what was written if that was a lot.
+    pub(in crate::repo) fn finish(mut self) -> Result<(), RepoError> {
+        self.write()?;
+        if self.runs > 1 { self.merge() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<(), RepoError> {
+        if self.chunks.len() <= FEW {
+            self.store.write(&self.packs, &self.chunks, &self.segments)?;
+        } else {
+            // Packs first, and durable: a crash must leave no chunk that points at a number
+            // which is given to another pack later.
+            self.store.write(&self.packs, &[], &[])?;
+            self.store.flush()?;
+            if self.runs == 1 {
+                self.store.merge_when_asked()?;
+            }
+            self.chunks.sort_unstable_by_key(|(id, _)| *id);
+            self.chunks.dedup_by_key(|(id, _)| *id);
+            self.store.ingest(&self.chunks)?;
+            self.store.write(&[], &[], &self.segments)?;
+            self.runs += 1;
+            if self.runs == RUNS {
+                self.merge()?;
+            }
+        }
+        self.packs.clear();
+        self.chunks.clear();
+        self.taken.segments.extend(self.segments.drain(..));
+        Ok(())
+    }
+
+    fn merge(&mut self) -> Result<(), RepoError> {
+        // A merged run is large: the next of this intake are not to be merged with it at once.
+        self.runs = 0;
+        self.store.merge()
+    }
+}
+
+#[cfg(test)]
+impl Intake<'_> {
+    /// Makes runs shorter, so that few chunks are many runs.
+    pub(super) fn with_runs_of(mut self, chunks: usize) -> Self {
+        self.run = chunks;
+        self
+    }
+}

@@ -1,0 +1,179 @@
+//! This host's view of the index: RocksDB under the cache directory, fed from index segments.
+//!
+//! It is disposable: whatever is wrong with it, it is thrown away and read again from the
+//! repository. One process per host writes it. Others open it read-only, or not at all, and put
+//! what they learn into a store of their own in a temporary folder, so that nobody waits and
+//! nobody fails, and memory is bounded however much there is to learn.
+
+mod intake;
+mod place;
+mod store;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use intake::Intake;
+pub(super) use place::{Location, PackInfo};
+use store::Store;
+
+use super::error::RepoError;
+use super::format::segment::Segment;
+use crate::id::{ChunkId, SegmentId};
+
+/// Ids that one thread looks up at a time.
+const BATCH: usize = 128;
+/// Threads that look up at a time: where the files are not in the page cache, each look-up waits
+/// for the disk, which serves several at once.
+const THREADS: usize = 4;
+
+/// What this host and this process know of the index.
+pub(super) struct View {
+    /// The host's store; none where it can be neither made nor read.
+    shared: Option<Store>,
+    /// This process's own, for what it may not write into the shared one; made when needed.
+    private: OnceLock<Store>,
+    /// Packs of the private store are numbered from here.
+    first_private: u32,
+    taken: Mutex<Taken>,
+}
+
+/// What has been taken in so far; whoever holds it takes in.
+struct Taken {
+    segments: HashSet<SegmentId>,
+    next_pack: u32,
+}
+
+impl View {
+    /// Opens the view in `directory`, or begins one of this process's own where that is not
+    /// possible (another process is just making it, the disk is full). A view that knows a
+    /// segment which is not among `present` comes from another past of this repository: it is
+    /// begun anew.
+    pub(super) fn open(directory: &Path, present: &HashSet<SegmentId>) -> Result<Self, RepoError> {
+        let Some(store) = Store::open(directory) else { return Self::over(None) };
+        let writable = store.is_writable();
+        match Self::over(Some(store)) {
+            Ok(view) if view.taken().segments.is_subset(present) => return Ok(view),
+            Ok(_) | Err(RepoError::ViewDamaged) => {}
+            Err(error) => return Err(error),
+        }
+        if writable {
+            Store::destroy(directory)?;
+            Self::over(Store::open(directory))
+        } else {
+            Self::over(None)
+        }
+    }
+
+    fn over(shared: Option<Store>) -> Result<Self, RepoError> {
+        let (segments, next_pack) = match &shared {
+            Some(store) => (store.segments()?, store.next_pack()?),
+            None => (HashSet::new(), 0),
+        };
+        Ok(Self {
+            shared,
+            private: OnceLock::new(),
+            first_private: next_pack,
+            taken: Mutex::new(Taken { segments, next_pack }),
+        })
+    }
+
+    /// Begins to take in segments. One thread at a time does; look-ups go on meanwhile.
+    pub(super) fn intake(&self) -> Result<Intake<'_>, RepoError> {
+        let taken = self.taken();
+        let store = match self.shared.as_ref().filter(|store| store.is_writable()) {
+            Some(store) => store,
+            None => match self.private.get() {
+                Some(store) => store,
+                None => {
+                    let made = Store::temporary()?;
+                    self.private.get_or_init(|| made)
+                }
+            },
+        };
+        Ok(Intake::new(taken, store))
+    }
+
+    /// The segments among `present` that this view does not know.
+    pub(super) fn missing(&self, present: HashSet<SegmentId>) -> Vec<SegmentId> {
+        let taken = self.taken();
+        present.into_iter().filter(|id| !taken.segments.contains(id)).collect()
+    }
+
+    /// Takes in one segment.
+    pub(super) fn ingest(&self, id: SegmentId, segment: &Segment) -> Result<(), RepoError> {
+        let mut intake = self.intake()?;
+        intake.add(id, segment)?;
+        intake.finish()
+    }
+
+    /// Where a chunk is, if this view knows it.
+    pub(super) fn locate(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
+        for store in self.stores() {
+            if let Some(location) = store.locate(id)? {
+                return Ok(Some(location));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where chunks are, those that this view knows, in the order of `ids`. Best for hundreds at a
+    /// time: they share the cost of asking, and wait for the disk together.
+    pub(super) fn locate_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>, RepoError> {
+        let mut found = vec![None; ids.len()];
+        let mut sought: Vec<(ChunkId, usize)> = ids.iter().copied().zip(0..).collect();
+        sought.sort_unstable();
+        for store in self.stores() {
+            for some in sought.chunks(THREADS * BATCH) {
+                for ((_, at), location) in some.iter().zip(locate_sorted(store, some)?) {
+                    found[*at] = location;
+                }
+            }
+            sought.retain(|(_, at)| found[*at].is_none());
+        }
+        Ok(found)
+    }
+
+    /// A pack by its number in this view.
+    pub(super) fn pack(&self, number: u32) -> Result<PackInfo, RepoError> {
+        let private = self.private.get().filter(|_| number >= self.first_private);
+        let store = private.or(self.shared.as_ref()).ok_or(RepoError::ViewDamaged)?;
+        store.pack(number)
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &Store> {
+        self.private.get().into_iter().chain(&self.shared)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks up to [`THREADS`] batches up at once.
+fn locate_sorted(
+    store: &Store,
+    sought: &[(ChunkId, usize)],
+) -> Result<Vec<Option<Location>>, RepoError> {
+    let look = |batch: &[(ChunkId, usize)]| store.locate_sorted(batch.iter().map(|(id, _)| id));
+    std::thread::scope(|scope| {
+        let mut batches = sought.chunks(BATCH);
+        let own = batches.next().unwrap_or_default();
+        let others: Vec<_> = batches.map(|batch| scope.spawn(move || look(batch))).collect();
+        let mut found = look(own)?;
+        for other in others {
+            found.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(found)
+    })
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let writable = self.shared.as_ref().map(Store::is_writable);
+        f.debug_struct("View").field("writable", &writable).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
