@@ -3,7 +3,7 @@
 #   scripts/install.sh build      to build: C and C++ compiler, libclang (RocksDB's bindings)
 #   scripts/install.sh demo       the same, and python3-venv, sqlite3
 #   scripts/install.sh postgres   only a PostgreSQL server and its tools
-#   scripts/install.sh test       all of it, and gnupg
+#   scripts/install.sh test       all of it, gnupg, git, and what files are tested with: rsync, setfacl
 #   scripts/install.sh check      to build, and cargo-deny, built once into the build cache
 #   scripts/install.sh bench      to build, and what is measured against: restic, borg, PostgreSQL, GNU time
 #   scripts/install.sh peers      the same, and rustic and bupstash, built once into the build cache
@@ -14,7 +14,7 @@ case ${1:-} in
   build) wanted="cc c++ clang libclang" ;;
   demo) wanted="cc c++ clang libclang venv sqlite3" ;;
   postgres) wanted="postgres" ;;
-  test) wanted="cc c++ clang libclang venv sqlite3 gpg postgres" ;;
+  test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl" ;;
   check) wanted="cc c++ clang libclang" ;;
   bench) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time" ;;
   peers) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time pkg-config libsodium" ;;
@@ -42,6 +42,7 @@ package() {
   case $manager:$1 in
     apt-get:cc | apt-get:c++) echo build-essential ;;
     apt-get:libclang) echo libclang-dev ;;
+    apt-get:setfacl | dnf:setfacl | pacman:setfacl) echo acl ;;
     apt-get:venv) echo python3-venv ;;
     apt-get:gpg) echo gnupg ;;
     apt-get:postgres) echo postgresql postgresql-client ;;

@@ -30,12 +30,87 @@ pub enum Event {
     },
     /// A fact that the user should know, but that makes nothing incomplete.
     Note(String),
+    /// What became of one entry; only for who [wants](Reporter::wants_entries) to know.
+    Entry {
+        /// Which one.
+        item: String,
+        /// What became of it.
+        fate: Fate,
+        /// The length of its content.
+        bytes: u64,
+    },
+    /// Entries that were looked at and not read again, since nothing about them has changed.
+    Unchanged {
+        /// Those that are not folders.
+        files: u64,
+        /// Folders.
+        folders: u64,
+    },
+    /// What was left out for one reason, because it was asked for.
+    LeftOut(LeftOut),
+}
+
+/// What became of an entry of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is new.
+    Added,
+    /// It is another than it was.
+    Changed,
+    /// It is gone.
+    Removed,
+    /// It was left out.
+    LeftOut(Exclusion),
+}
+
+/// Why an entry was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exclusion {
+    /// It matches a pattern.
+    Pattern,
+    /// It is larger than what is wanted.
+    TooLarge,
+    /// It is in a folder that `CACHEDIR.TAG` says is a cache.
+    Cache,
+    /// It is in a folder that holds a file which keeps it out.
+    Tagged,
+    /// It is on another file system.
+    OtherFileSystem,
+}
+
+/// How much was left out for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct LeftOut {
+    /// The reason.
+    pub reason: Exclusion,
+    /// Files and folders that were seen.
+    pub entries: u64,
+    /// Folders that were not entered: nobody counted what is in them. Where a folder is itself
+    /// left out it is one of the entries, too.
+    pub folders: u64,
+    /// Bytes in the files among the entries.
+    pub bytes: u64,
+}
+
+impl LeftOut {
+    /// Counts more, whatever their reason.
+    pub const fn add(&mut self, more: Self) {
+        self.entries += more.entries;
+        self.folders += more.folders;
+        self.bytes += more.bytes;
+    }
 }
 
 /// Receives the events of an operation, from any of its threads.
 pub trait Reporter: Send + Sync {
     /// Takes one event. Must be quick: it is called from the middle of the work.
     fn report(&self, event: Event);
+
+    /// Whether [`Event::Entry`] is wanted for every single one.
+    fn wants_entries(&self) -> bool {
+        false
+    }
 }
 
 /// Says nothing.

@@ -12,7 +12,7 @@ use coeval::hint::Failure;
 use coeval::id::SnapshotId;
 use coeval::repo::{ReadData, Repo, Unlocking};
 use coeval::snapshot::{
-    self, CaptureOptions, Destination, Mode, Parent, Reason, Selection, Snapshot, Timeline,
+    self, CaptureOptions, Destination, Mode, Parent, Reason, Scope, Selection, Snapshot, Timeline,
 };
 use coeval::source::{
     Directory, Extras, Files, FilesOptions, Kind, Source, Sqlite, SqliteTarget, Target,
@@ -182,7 +182,7 @@ fn a_diff_names_what_changed_and_nothing_else() {
     damage(&app);
     let new = App::open(&repo, app.backup(&repo));
     let mut changed = Vec::new();
-    snapshot::diff(&old, &new, &|_, _, _| true, &mut |item| {
+    snapshot::diff(Some(&old), &new, &Scope::default(), &mut |item| {
         changed.push((item.kind, item.tree.name.clone()));
         Ok(())
     })

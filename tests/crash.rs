@@ -202,34 +202,102 @@ fn every_snapshot_committed_before_a_kill_restores() {
     }
 }
 
-#[test]
-fn a_database_is_as_before_or_as_asked_whenever_the_restore_is_killed() {
-    let mut world = World::new();
-    let url = world.url();
-    world.finish(&["backup", "files", "--database", &url]);
-    let wanted = world.sql(".dump");
-    let id = world.committed().pop().expect("a snapshot").to_string();
-    let path = format!("{id}:/database");
-    let restore = ["restore", path.as_str(), "--database", url.as_str()];
-    world.change();
-    let mut window = world.finish(&restore);
-    let (mut before_count, mut after_count) = (0, 0);
-    for _ in 0..RESTORES {
+/// A database that is wrecked and restored.
+trait Database {
+    fn url(&self) -> String;
+
+    /// Everything in it, in a form that tells any difference.
+    fn dump(&self) -> Vec<String>;
+
+    /// Changes it in a way of its own each time.
+    fn wreck(&self, world: &mut World);
+
+    /// Waits until whatever a killed client left behind has ended.
+    fn settle(&self);
+}
+
+/// The database file of a world.
+struct Sqlite(PathBuf);
+
+impl Database for Sqlite {
+    fn url(&self) -> String {
+        format!("sqlite://{}", self.0.display())
+    }
+
+    fn dump(&self) -> Vec<String> {
+        vec![sqlite(&self.0, ".dump")]
+    }
+
+    fn wreck(&self, world: &mut World) {
         world.change();
-        let before = world.sql(".dump");
+    }
+
+    fn settle(&self) {}
+}
+
+impl Database for Cluster {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn dump(&self) -> Vec<String> {
+        self.dump()
+    }
+
+    fn wreck(&self, world: &mut World) {
+        let first = world.below(200);
+        self.sql(&format!(
+            "DELETE FROM rows WHERE owner = {first}; DELETE FROM people WHERE id = {first};
+             UPDATE rows SET value = 'wrecked' WHERE id % 97 = {};
+             INSERT INTO people VALUES ({}, 'intruder');",
+            first % 97,
+            1000 + first
+        ));
+    }
+
+    /// The server ends the transaction of a client that is gone when it next looks.
+    fn settle(&self) {
+        self.sql("BEGIN; LOCK TABLE rows, people IN ACCESS EXCLUSIVE MODE; COMMIT");
+    }
+}
+
+/// Wrecks a database and kills its restore, again and again, at all moments.
+fn restores_wholly_or_not_at_all(world: &mut World, database: &dyn Database, restores: u32) {
+    let url = database.url();
+    world.finish(&["backup", "--database", &url]);
+    let wanted = database.dump();
+    let id = world.committed().pop().expect("a snapshot").to_string();
+    let restore = ["restore", id.as_str(), "--database", url.as_str()];
+    database.wreck(world);
+    let mut window = world.finish(&restore);
+    assert!(database.dump() == wanted, "a restore that is left alone");
+    let (mut before_count, mut after_count) = (0, 0);
+    for _ in 0..restores {
+        database.wreck(world);
+        let before = database.dump();
         let finished = world.kill(&restore, window);
-        let after = world.sql(".dump");
+        database.settle();
+        let after = database.dump();
         window = adjust(window, if after == wanted { Killed::Late } else { Killed::Early });
         if after == wanted {
             after_count += 1;
-        } else {
-            assert!(after == before, "the database is neither as before nor as asked");
-            assert!(!finished, "the restore said that it was done");
-            before_count += 1;
+            continue;
         }
+        assert!(after == before, "the database is neither as before nor as asked");
+        assert!(!finished, "the restore said that it was done");
+        before_count += 1;
+        // From a known state, so that no wreck meets the traces of another.
+        world.finish(&restore);
     }
     assert!(before_count > 0 && after_count > 0, "{before_count} before, {after_count} after");
     world.assert_sound();
+}
+
+#[test]
+fn a_sqlite_database_is_as_before_or_as_asked_whenever_the_restore_is_killed() {
+    let mut world = World::new();
+    let database = Sqlite(world.path("db.sqlite3"));
+    restores_wholly_or_not_at_all(&mut world, &database, RESTORES);
 }
 
 #[test]
@@ -242,42 +310,5 @@ fn a_postgresql_database_is_as_before_or_as_asked_whenever_the_restore_is_killed
          INSERT INTO people SELECT i, 'person ' || i FROM generate_series(1, 200) i;
          INSERT INTO rows SELECT i, 1 + i % 200, md5(i::text) FROM generate_series(1, 20000) i;",
     );
-    world.finish(&["backup", "--database", &cluster.url]);
-    let wanted = cluster.dump();
-    let id = world.committed().pop().expect("a snapshot").to_string();
-    let restore = ["restore", id.as_str(), "--database", cluster.url.as_str()];
-    let wreck = |world: &mut World| {
-        let first = world.below(200);
-        cluster.sql(&format!(
-            "DELETE FROM rows WHERE owner = {first}; DELETE FROM people WHERE id = {first};
-             UPDATE rows SET value = 'wrecked' WHERE id % 97 = {};
-             INSERT INTO people VALUES ({}, 'intruder');",
-            first % 97,
-            1000 + first
-        ));
-    };
-    wreck(&mut world);
-    let mut window = world.finish(&restore);
-    assert!(cluster.dump() == wanted, "a restore that is left alone");
-    let (mut before_count, mut after_count) = (0, 0);
-    for _ in 0..RESTORES_POSTGRES {
-        // From a known state, so that no wreck meets the traces of another.
-        world.finish(&restore);
-        wreck(&mut world);
-        let before = cluster.dump();
-        let finished = world.kill(&restore, window);
-        // The server ends the transaction of a client that is gone when it next looks.
-        cluster.sql("BEGIN; LOCK TABLE rows, people IN ACCESS EXCLUSIVE MODE; COMMIT");
-        let after = cluster.dump();
-        window = adjust(window, if after == wanted { Killed::Late } else { Killed::Early });
-        if after == wanted {
-            after_count += 1;
-        } else {
-            assert!(after == before, "the database is neither as before nor as asked");
-            assert!(!finished, "the restore said that it was done");
-            before_count += 1;
-        }
-    }
-    assert!(before_count > 0 && after_count > 0, "{before_count} before, {after_count} after");
-    world.assert_sound();
+    restores_wholly_or_not_at_all(&mut world, &cluster, RESTORES_POSTGRES);
 }

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::app::App;
 use super::command::{
-    backup, cat, check, completions, diff, export, import, init, key, ls, package, repair, restore,
-    snapshots, undo, version,
+    backup, cat, check, completions, diff, export, find, import, init, key, log, ls, package,
+    repair, restore, snapshots, stats, undo, version,
 };
 use super::output::Format;
 use super::{Done, environment};
@@ -74,12 +74,15 @@ impl Globals {
 pub enum Command {
     Init(init::Args),
     #[command(visible_alias = "create")]
-    Backup(backup::Args),
+    Backup(Box<backup::Args>),
     #[command(visible_alias = "list")]
     Snapshots(snapshots::Args),
     Ls(ls::Args),
+    Find(find::Args),
     Cat(cat::Args),
     Diff(diff::Args),
+    Log(log::Args),
+    Stats(stats::Args),
     #[command(visible_alias = "extract")]
     Restore(restore::Args),
     Undo(undo::Args),
@@ -105,8 +108,11 @@ impl Command {
             Self::Backup(args) => backup::run(&args, app),
             Self::Snapshots(args) => snapshots::run(&args, app),
             Self::Ls(args) => ls::run(&args, app),
+            Self::Find(args) => find::run(&args, app),
             Self::Cat(args) => cat::run(&args, app),
             Self::Diff(args) => diff::run(&args, app),
+            Self::Log(args) => log::run(&args, app),
+            Self::Stats(args) => stats::run(&args, app),
             Self::Restore(args) => restore::run(&args, app),
             Self::Undo(args) => undo::run(&args, app),
             Self::Export(args) => export::run(&args, app),

@@ -2,14 +2,18 @@
 //! kept.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::environment::{self, Environment};
 use super::error::usage;
+use super::excludes::{Excludes, parse_size};
+use super::named::{Lists, Piped};
 use crate::export::django;
 use crate::hint::Failure;
+use crate::source::{Files, FilesOptions, Kind, Source};
 
 /// The configuration file. Relative paths in it are relative to its folder; [`Config::load`]
 /// makes them absolute.
@@ -89,18 +93,95 @@ impl Django {
     }
 }
 
-/// `[storage.NAME]`
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+/// `[storage.NAME]`: a directory, or one of the lists, or what a command prints; the other keys are
+/// the options of `backup`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Storage {
     /// The directory.
-    pub path: PathBuf,
-    /// Globs of what is left out.
-    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// Lists of what is captured instead.
+    pub files_from: Vec<PathBuf>,
+    pub files_from_verbatim: Vec<PathBuf>,
+    pub files_from_raw: Vec<PathBuf>,
+    /// The command whose output is captured instead, with its arguments.
+    pub stdin_from_command: Vec<String>,
+    /// The name of the file with that output.
+    pub stdin_filename: Option<PathBuf>,
+    /// What is left out.
     pub exclude: Vec<String>,
+    pub exclude_file: Vec<PathBuf>,
+    pub iexclude: Vec<String>,
+    pub iexclude_file: Vec<PathBuf>,
+    pub exclude_if_present: Vec<String>,
+    pub exclude_caches: bool,
+    pub exclude_larger_than: Option<Size>,
     /// Whether other file systems mounted below are left out.
-    #[serde(default)]
     pub one_file_system: bool,
+}
+
+/// A number of bytes, or a text like `5M`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub struct Size(pub u64);
+
+impl TryFrom<toml::Value> for Size {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        match &value {
+            toml::Value::String(text) => parse_size(text).map(Self),
+            toml::Value::Integer(bytes) => {
+                u64::try_from(*bytes).map(Self).map_err(|_| format!("`{bytes}` is no size"))
+            }
+            _ => Err(format!("`{value}` is no size: write it as \"5M\"")),
+        }
+    }
+}
+
+impl Storage {
+    /// What is left out.
+    pub fn excludes(&self) -> Excludes {
+        Excludes {
+            exclude_file: self.exclude_file.clone(),
+            exclude: self.exclude.clone(),
+            iexclude_file: self.iexclude_file.clone(),
+            iexclude: self.iexclude.clone(),
+            exclude_if_present: self.exclude_if_present.clone(),
+            exclude_caches: self.exclude_caches,
+            exclude_larger_than: self.exclude_larger_than.map(|Size(bytes)| bytes),
+            one_file_system: self.one_file_system,
+        }
+    }
+
+    fn lists(&self) -> Lists {
+        Lists {
+            patterns: self.files_from.clone(),
+            lines: self.files_from_verbatim.clone(),
+            raw: self.files_from_raw.clone(),
+        }
+    }
+
+    /// The source.
+    pub fn open(&self, name: &str, options: FilesOptions) -> Result<Box<dyn Source>, Failure> {
+        let lists = self.lists();
+        let command: Vec<OsString> = self.stdin_from_command.iter().map(OsString::from).collect();
+        Ok(match (&self.path, lists.any(), command.is_empty()) {
+            (Some(path), false, true) => Box::new(Files::new(Kind::Storage, name, path, options)?),
+            (None, true, true) => Box::new(Files::listed(name, lists.read()?, options)?),
+            (None, false, false) => {
+                let stdin_filename = self.stdin_filename.clone();
+                let piped = Piped { stdin_filename, ..Piped::default() };
+                Box::new(piped.open(name.to_owned(), &command)?)
+            }
+            _ => {
+                return Err(usage(
+                    format!("[storage.{name}] says not, or more than once, what it is"),
+                    "give it either a `path`, or `files-from` lists, or a `stdin-from-command`",
+                ));
+            }
+        })
+    }
 }
 
 /// `[configuration]`
@@ -212,7 +293,14 @@ impl Config {
             *url = folder.join(&*url).to_string_lossy().into_owned();
         }
         self.repository.key_file.iter_mut().for_each(resolve);
-        self.storage.values_mut().for_each(|storage| resolve(&mut storage.path));
+        for storage in self.storage.values_mut() {
+            storage.path.iter_mut().for_each(resolve);
+            storage.exclude_file.iter_mut().for_each(resolve);
+            storage.iexclude_file.iter_mut().for_each(resolve);
+            let lists = [&mut storage.files_from, &mut storage.files_from_verbatim];
+            lists.into_iter().flatten().for_each(resolve);
+            storage.files_from_raw.iter_mut().for_each(resolve);
+        }
         for file in &mut self.configuration.files {
             *file = folder.join(&*file).to_string_lossy().into_owned();
         }
@@ -289,7 +377,20 @@ mod tests {
             [storage.documents]
             path = "/app/storage/documents"
             exclude = ["*.tmp"]
+            exclude-file = ["patterns"]
+            iexclude = ["*.TMP"]
+            iexclude-file = ["/etc/patterns"]
+            exclude-if-present = [".nobackup"]
+            exclude-caches = true
+            exclude-larger-than = "500M"
             one-file-system = true
+            [storage.listed]
+            files-from = ["list"]
+            files-from-verbatim = ["list"]
+            files-from-raw = ["list"]
+            [storage.dump]
+            stdin-from-command = ["mongodump", "--archive"]
+            stdin-filename = "mongo.archive"
             [configuration]
             files = [".env", "/app/edms/settings/*.py"]
             [retention]
@@ -310,6 +411,9 @@ mod tests {
         config.resolve(Path::new("/etc/coeval"));
         assert_eq!(config.repository.url.as_deref(), Some("/etc/coeval/snapshots"));
         assert_eq!(config.configuration.files, ["/etc/coeval/.env", "/app/edms/settings/*.py"]);
+        let documents = &config.storage["documents"];
+        assert_eq!(documents.exclude_file, [Path::new("/etc/coeval/patterns")]);
+        assert_eq!(documents.excludes().exclude_larger_than, Some(500 << 20));
         assert_eq!(config.database["other"].url, "sqlite:///etc/coeval/other.sqlite3");
         let django = config.database["main"].django.as_ref().expect("a project");
         assert_eq!(django.manage, Path::new("/etc/coeval/manage.py"));
@@ -335,7 +439,7 @@ mod tests {
             "[storage.\"a/b\"]\npath = \"/m\"",
             "[retention]\nkeep-within = \"soon\"",
             "[retention]\nkeep-daily = -1",
-            "[storage.media]",
+            "[storage.media]\nexclude-larger-than = \"big\"",
             "[",
         ] {
             assert_eq!(parse(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");

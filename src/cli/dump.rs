@@ -73,7 +73,8 @@ pub fn dump(
     }
 }
 
-fn write_table(
+/// Writes the records of a table as JSON lines, and says how many there were.
+pub fn write_table(
     snapshot: &Snapshot,
     source: &SourceRecord,
     tree: &TreeRecord,

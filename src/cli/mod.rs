@@ -6,17 +6,22 @@
 
 mod app;
 mod args;
+mod changes;
 mod command;
 mod config;
 mod databases;
 mod dump;
+mod entries;
 mod environment;
 mod error;
+mod excludes;
+mod named;
 mod output;
 mod places;
 mod progress;
 mod records;
 mod sources;
+mod tar;
 mod targets;
 mod unlock;
 

@@ -1,10 +1,27 @@
 //! Paths in snapshots, written out: `/database/main/users/17`.
 
+use std::os::unix::ffi::OsStrExt as _;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
 use crate::hint::Failure;
-use crate::snapshot::{KeyRange, Place, Snapshot};
+pub use crate::snapshot::Scope;
 use crate::source::key::format_key;
 use crate::source::record::TableHeader;
-use crate::source::{Kind, TreeInfo, display_key};
+use crate::source::{Kind, TreeInfo, display_key, escape};
+
+/// Reads an argument that may name a file: bytes that are not UTF-8 become `\xHH`, which is what
+/// paths in a snapshot have in their place.
+pub fn lossless() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(|argument| {
+        let mut text = String::new();
+        for chunk in argument.as_bytes().utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.push_str(&escape(chunk.invalid()));
+        }
+        text
+    })
+}
 
 /// The path of a source. The configuration has no name of its own.
 pub fn source_path(kind: Kind, name: &str) -> String {
@@ -47,62 +64,5 @@ impl Paths {
             None if key.is_empty() => Ok(self.tree.clone()),
             None => Ok(format!("{}/{}", self.tree, display_key(key))),
         }
-    }
-}
-
-/// A part of a snapshot: all, one kind, one source, one tree, or some keys of one tree.
-#[derive(Debug, Clone, Default)]
-pub struct Scope {
-    /// Which kind, unless all.
-    pub kind: Option<Kind>,
-    /// Which source, unless all.
-    pub source: Option<String>,
-    /// Which tree, unless all.
-    pub tree: Option<String>,
-    /// Which keys, unless all.
-    pub keys: Option<KeyRange>,
-}
-
-impl Scope {
-    /// The part of a snapshot that a path leads to.
-    pub fn of(snapshot: &Snapshot, path: &str) -> Result<Self, Failure> {
-        Ok(match snapshot.resolve(path)? {
-            Place::Root => Self::default(),
-            Place::Kind(kind) => Self { kind: Some(kind), ..Self::default() },
-            Place::Source(source) => {
-                Self { kind: Some(source.kind), source: Some(source.name), ..Self::default() }
-            }
-            Place::Tree(source, record) => Self {
-                kind: Some(source.kind),
-                source: Some(source.name),
-                tree: Some(record.info.name),
-                keys: None,
-            },
-            Place::Entry(source, record, key) => Self {
-                kind: Some(source.kind),
-                source: Some(source.name),
-                tree: Some(record.info.name),
-                keys: Some(match source.kind {
-                    Kind::Database => KeyRange::Exactly(key),
-                    Kind::Storage | Kind::Configuration => KeyRange::Below(key),
-                }),
-            },
-        })
-    }
-
-    /// Whether a source belongs to it.
-    pub fn has_source(&self, kind: Kind, name: &str) -> bool {
-        self.kind.is_none_or(|wanted| wanted == kind)
-            && self.source.as_ref().is_none_or(|wanted| wanted == name)
-    }
-
-    /// Whether a tree belongs to it.
-    pub fn has_tree(&self, kind: Kind, source: &str, tree: &str) -> bool {
-        self.has_source(kind, source) && self.tree.as_ref().is_none_or(|wanted| wanted == tree)
-    }
-
-    /// Whether an entry of such a tree belongs to it.
-    pub fn has_key(&self, key: &[u8]) -> bool {
-        self.keys.as_ref().is_none_or(|keys| keys.contains(key))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{Output, Verbosity, size};
-use crate::report::{Event, Reporter};
+use crate::report::{Event, Exclusion, Fate, Reporter};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// Time between two lines where there is no terminal.
@@ -17,6 +17,17 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Time between two drawings of the bar.
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
+
+/// Which single entries are shown as they are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Listing {
+    /// None.
+    Nothing,
+    /// What is new, another, or gone.
+    Changes,
+    /// And what was left out.
+    Everything,
+}
 
 /// Shows the events of an operation, and remembers what was skipped.
 #[derive(Debug)]
@@ -34,6 +45,7 @@ struct State {
     bytes: u64,
     shown: Timestamp,
     skipped: u64,
+    listing: Listing,
 }
 
 impl Progress {
@@ -53,6 +65,7 @@ impl Progress {
             bytes: 0,
             shown: SystemClock.now(),
             skipped: 0,
+            listing: Listing::Nothing,
         };
         Self { output, bar, state: Mutex::new(state) }
     }
@@ -60,6 +73,11 @@ impl Progress {
     /// How many items were skipped.
     pub fn skipped(&self) -> u64 {
         self.state().skipped
+    }
+
+    /// Lists single entries from now on.
+    pub fn list(&self, listing: Listing) {
+        self.state().listing = listing;
     }
 
     /// Takes the bar from the screen.
@@ -120,6 +138,40 @@ impl Progress {
         }
     }
 
+    fn entry(&self, item: &str, fate: Fate, bytes: u64) {
+        let is_wanted = match fate {
+            Fate::LeftOut(_) => Listing::Everything,
+            Fate::Added | Fate::Changed | Fate::Removed => Listing::Changes,
+        };
+        if self.state().listing < is_wanted {
+            return;
+        }
+        let (action, mark, reason) = match fate {
+            Fate::Added => ("new", '+', None),
+            Fate::Changed => ("modified", 'M', None),
+            Fate::Removed => ("removed", '-', None),
+            Fate::LeftOut(reason) => ("excluded", 'x', Some(reason)),
+        };
+        // A closed output is found by the result, which follows.
+        if self.output.is_json() {
+            drop(self.output.json(&serde_json::json!({
+                "message_type": "verbose_status",
+                "action": action,
+                "item": item,
+                "data_size": bytes,
+                "reason": reason,
+            })));
+            return;
+        }
+        let size = if bytes > 0 { format!("  {}", size(bytes)) } else { String::new() };
+        let reason = reason.map_or_else(String::new, |reason| format!("  ({})", why(reason)));
+        let write = || drop(self.output.line(format!("{mark}  {item}{size}{reason}")));
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
     fn skip(&self, item: &str, reason: &str) {
         self.state().skipped += 1;
         if self.output.is_json() {
@@ -143,7 +195,24 @@ impl Reporter for Progress {
             Event::Skipped { item, reason } => self.skip(&item, &reason),
             Event::Note(text) if self.output.is_quiet() || self.output.is_json() => drop(text),
             Event::Note(text) => self.say(&format!("note: {text}")),
+            Event::Entry { item, fate, bytes } => self.entry(&item, fate, bytes),
+            Event::Unchanged { .. } | Event::LeftOut(_) => {}
         }
+    }
+
+    fn wants_entries(&self) -> bool {
+        self.state().listing > Listing::Nothing
+    }
+}
+
+/// Why something was left out, in words.
+pub const fn why(reason: Exclusion) -> &'static str {
+    match reason {
+        Exclusion::Pattern => "by pattern",
+        Exclusion::TooLarge => "too large",
+        Exclusion::Cache => "in caches",
+        Exclusion::Tagged => "in tagged folders",
+        Exclusion::OtherFileSystem => "on other file systems",
     }
 }
 

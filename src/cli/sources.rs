@@ -1,14 +1,17 @@
 //! What a backup captures: what the arguments name, or what `coeval.toml` does.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::app::App;
 use super::config::{dereference, is_name};
 use super::databases::DatabaseUrl;
 use super::error::usage;
+use super::excludes::Excludes;
+use super::named::{Lists, Piped};
 use crate::export::django::DjangoDatabase;
 use crate::hint::Failure;
-use crate::source::{Files, FilesOptions, Kind, Source};
+use crate::source::{Files, Kind, Source};
 
 /// What to capture and how.
 #[derive(Debug, clap::Args)]
@@ -22,20 +25,21 @@ pub struct SourceArgs {
     /// Configuration file to capture, or a glob of such files
     #[arg(long, value_name = "FILE")]
     pub configuration: Vec<String>,
-    /// Leave out what matches: names anywhere, or paths below the directory if it has a slash
-    #[arg(long, value_name = "GLOB")]
-    pub exclude: Vec<String>,
-    /// A file with one such glob a line; empty lines and lines with `#` do not count
-    #[arg(long, value_name = "FILE")]
-    pub exclude_file: Vec<PathBuf>,
-    /// Leave out other file systems that are mounted below the directories
-    #[arg(long)]
-    pub one_file_system: bool,
+    #[command(flatten)]
+    pub excludes: Excludes,
+    #[command(flatten)]
+    pub lists: Lists,
+    #[command(flatten)]
+    pub piped: Piped,
+    /// The command of --stdin-from-command with its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    pub last: Vec<OsString>,
 }
 
 impl SourceArgs {
     /// The sources; those of the configuration file only if the arguments name none.
     pub fn open(&self, app: &App) -> Result<Vec<Box<dyn Source>>, Failure> {
+        self.piped.check(&self.last)?;
         let sources = if self.names_any() { self.named()? } else { self.configured(app)? };
         if sources.is_empty() {
             return Err(usage(
@@ -47,10 +51,24 @@ impl SourceArgs {
     }
 
     fn names_any(&self) -> bool {
-        !(self.paths.is_empty() && self.database.is_empty() && self.configuration.is_empty())
+        let named = self.paths().next().is_some()
+            || !(self.database.is_empty() && self.configuration.is_empty());
+        named || self.lists.any() || self.piped.any()
+    }
+
+    /// The directories; without a command, what follows `--` is one, too.
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let last = if self.piped.stdin_from_command { &[][..] } else { &self.last };
+        self.paths.iter().map(PathBuf::as_path).chain(last.iter().map(Path::new))
     }
 
     fn named(&self) -> Result<Vec<Box<dyn Source>>, Failure> {
+        if self.piped.stdin && self.lists.reads_stdin() {
+            return Err(usage(
+                "--stdin and a list of files cannot both be read from the standard input",
+                "write the list into a file",
+            ));
+        }
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         let mut names = Names::default();
         for url in &self.database {
@@ -58,7 +76,8 @@ impl SourceArgs {
             sources.push(url.source(&names.unique(url.name()), Vec::new())?);
         }
         let mut names = Names::default();
-        for path in &self.paths {
+        let options = self.excludes.options(&Excludes::default())?;
+        for path in self.paths() {
             let path = absolute(path)?;
             if path.is_file() {
                 return Err(usage(
@@ -66,10 +85,17 @@ impl SourceArgs {
                     "name its directory, or capture it with --configuration FILE",
                 ));
             }
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            let name = names.unique(name.filter(|name| is_name(name)).unwrap_or("root".into()));
-            let options = self.options(&[], self.one_file_system)?;
-            sources.push(Box::new(Files::new(Kind::Storage, name, path, options)?));
+            let name = names.unique(last_name(&path));
+            sources.push(Box::new(Files::new(Kind::Storage, name, path, options.clone())?));
+        }
+        if self.lists.any() {
+            let list = self.lists.read()?;
+            let name = names.unique(last_name(&list.base()));
+            sources.push(Box::new(Files::listed(name, list, options)?));
+        }
+        if self.piped.any() {
+            let name = names.unique("stdin".to_owned());
+            sources.push(Box::new(self.piped.open(name, &self.last)?));
         }
         if !self.configuration.is_empty() {
             let patterns = self
@@ -97,35 +123,20 @@ impl SourceArgs {
             });
         }
         for (name, storage) in &config.storage {
-            let one_file_system = storage.one_file_system || self.one_file_system;
-            let options = self.options(&storage.exclude, one_file_system)?;
-            sources.push(Box::new(Files::new(Kind::Storage, name, &storage.path, options)?));
+            let options = self.excludes.options(&storage.excludes())?;
+            sources.push(storage.open(name, options)?);
         }
         if !config.configuration.files.is_empty() {
             sources.push(Box::new(Files::configuration("", &config.configuration.files)?));
         }
         Ok(sources)
     }
+}
 
-    #[expect(
-        clippy::fn_params_excessive_bools,
-        reason = "there is one, and it has the option's name"
-    )]
-    fn options(&self, exclude: &[String], one_file_system: bool) -> Result<FilesOptions, Failure> {
-        let mut exclude = [exclude, &self.exclude].concat();
-        for path in &self.exclude_file {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                usage(
-                    format!("cannot read the exclude file {}: {error}", path.display()),
-                    "name a file with one glob a line",
-                )
-            })?;
-            let globs = text.lines().map(str::trim);
-            let globs = globs.filter(|line| !line.is_empty() && !line.starts_with('#'));
-            exclude.extend(globs.map(str::to_owned));
-        }
-        Ok(FilesOptions { exclude, one_file_system })
-    }
+/// What a directory is called.
+fn last_name(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    name.filter(|name| is_name(name)).unwrap_or("root".into())
 }
 
 /// An absolute path: a snapshot may be restored from another working directory.

@@ -38,7 +38,10 @@ impl Going {
         extras: Extras,
     ) -> Result<Self, Failure> {
         let description = snapshot.description(source)?;
-        let files = Files::described(source.kind, &source.name, &description, root)?;
+        let mut files = Files::described(source.kind, &source.name, &description, root)?;
+        if let Some(list) = snapshot.list_of_files(source)? {
+            files = files.with_list(list)?;
+        }
         let place = files.root().display().to_string();
         let target = Box::new(Directory::new(files));
         Ok(Self::whole(source, extras, place, target))
@@ -84,7 +87,7 @@ pub fn directory_in_place(
 ) -> Result<Option<PathBuf>, Failure> {
     let config = app.config()?;
     let configured = match source.kind {
-        Kind::Storage => config.storage.get(&source.name).map(|storage| storage.path.clone()),
+        Kind::Storage => config.storage.get(&source.name).and_then(|storage| storage.path.clone()),
         Kind::Configuration | Kind::Database => None,
     };
     if configured.is_some() || !matches!(snapshot.manifest.reason, Reason::Import { .. }) {

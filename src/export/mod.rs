@@ -7,7 +7,9 @@ pub mod django;
 pub mod fixture;
 pub mod model_map;
 pub mod package;
+mod pax;
 pub mod snapshot;
+pub mod tarball;
 
 #[cfg(test)]
 mod testing;

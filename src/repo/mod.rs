@@ -15,6 +15,7 @@ mod packer;
 mod read;
 mod scratch;
 mod session;
+mod sizes;
 mod snapshots;
 mod view;
 
@@ -24,4 +25,5 @@ pub use error::RepoError;
 pub use open::{NewKey, Repo, Unlocking};
 pub use scratch::Scratch;
 pub use session::{Session, Written};
+pub use sizes::StoredChunk;
 pub use snapshots::StoredSnapshot;

@@ -1,9 +1,9 @@
 //! Taking a snapshot: every source's changes become trees, and the trees a manifest.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::manifest::{Instant, Manifest, Reason, Skipped, SourceRecord};
+use super::counts::{Collector, Counts};
+use super::manifest::{Instant, Manifest, Reason, SourceRecord};
 use super::opened::{self, ParentSource, Snapshot, TreeRecord};
 use super::timeline::{Filter, Timeline};
 use crate::context::Context;
@@ -11,8 +11,8 @@ use crate::hint::Failure;
 use crate::id::SnapshotId;
 use crate::repo::{ChunkWriter, Repo, Written};
 use crate::report::{Event, Reporter};
-use crate::source::{self, Delta, Description, Kind, Source, TreeInfo};
-use crate::tree::{self, Change, Changes, Content};
+use crate::source::{self, Delta, Description, EntryError, Kind, Source, TreeInfo};
+use crate::tree::{self, Change, Changes, Content, Edited};
 
 /// What a snapshot is called and what it follows.
 #[derive(Debug, Clone)]
@@ -47,6 +47,8 @@ pub struct Captured {
     pub id: Option<SnapshotId>,
     /// What it says of itself.
     pub manifest: Manifest,
+    /// What was found of files.
+    pub counts: Counts,
 }
 
 /// Whether a capture commits.
@@ -95,17 +97,19 @@ pub fn capture(
     if mode == Mode::DryRun {
         let scratch = repo.scratch()?;
         let records = capture_all(repo, &scratch, sources, parent.as_ref(), &collector, ctx)?;
-        return Ok(Captured { id: None, manifest: manifest(records, Written::default()) });
+        let manifest = manifest(records, Written::default());
+        return Ok(Captured { id: None, manifest, counts: collector.counts() });
     }
     repo.write(ctx, |session| {
         let records = capture_all(repo, session, sources, parent.as_ref(), &collector, ctx)?;
         if mode == Mode::CommitUnlessEmpty && records.iter().all(is_empty) {
-            return Ok(Captured { id: None, manifest: manifest(records, Written::default()) });
+            let manifest = manifest(records, Written::default());
+            return Ok(Captured { id: None, manifest, counts: collector.counts() });
         }
         session.flush()?;
         let manifest = manifest(records, session.written());
         let id = session.commit(&manifest.encode()?)?;
-        Ok(Captured { id: Some(id), manifest })
+        Ok(Captured { id: Some(id), manifest, counts: collector.counts() })
     })
 }
 
@@ -146,11 +150,16 @@ fn capture_all(
         .iter_mut()
         .map(|source| {
             let before = collector.bytes();
+            collector.enter(path(source.kind(), source.name()));
             let description = source.begin(ctx)?;
-            let captured = capture_trees(reader, writer, *source, &description, parent, ctx);
+            let mut watch = Watch { collector, error: None };
+            let watched = (source.kind() != Kind::Database).then_some(&mut watch);
+            let to = To { reader, writer, watch: watched };
+            let captured = capture_trees(to, *source, &description, parent, ctx);
             let ended = source.end();
             let CapturedTrees { trees, aids } = captured?;
             ended?;
+            watch.error.map_or(Ok(()), Err)?;
             let shape = opened::shape(reader, Kind::Database)?;
             let store = |entries| tree::edit(&**reader, writer, &shape, None, entries);
             Ok(SourceRecord {
@@ -171,45 +180,75 @@ pub(super) struct CapturedTrees {
     pub(super) aids: Vec<TreeRecord>,
 }
 
+/// Where trees are read and written, and who hears of what is done to their entries.
+pub(super) struct To<'a, 'c> {
+    pub(super) reader: &'a Arc<Repo>,
+    pub(super) writer: &'a dyn ChunkWriter,
+    pub(super) watch: Option<&'a mut Watch<'c>>,
+}
+
+/// Counts the entries of files.
+pub(super) struct Watch<'c> {
+    collector: &'c Collector,
+    error: Option<EntryError>,
+}
+
+impl Watch<'_> {
+    fn hear(&mut self, edited: &Edited<'_>) {
+        if let Err(error) = self.collector.note(edited) {
+            self.error.get_or_insert(error);
+        }
+    }
+}
+
+fn path(kind: Kind, name: &str) -> String {
+    let separator = if name.is_empty() { "" } else { "/" };
+    format!("/{}{separator}{name}", kind.as_str())
+}
+
 /// Captures every tree of a source that has begun its consistent read.
 pub(super) fn capture_trees(
-    reader: &Arc<Repo>,
-    writer: &dyn ChunkWriter,
+    mut to: To<'_, '_>,
     source: &mut dyn Source,
     description: &Description,
     parent: Option<&Snapshot>,
     ctx: &Context,
 ) -> Result<CapturedTrees, Failure> {
     let kind = source.kind();
+    let To { reader, writer, .. } = to;
     let shape = opened::shape(reader, kind)?;
     let parent = parent.and_then(|snapshot| {
         let source = snapshot.manifest.source(source.kind(), source.name())?;
         Some(ParentSource { snapshot, source })
     });
-    let mut capture = |infos: &[TreeInfo]| {
+    let mut capture = |infos: &[TreeInfo], mut watch: Option<&mut Watch<'_>>| {
         let capture_one = |info: &TreeInfo| {
             ctx.check_cancelled()?;
             let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
-            let tree = match source.changes(info, known, ctx)? {
-                Delta::Everything(all) if kind == Kind::Database => {
-                    let all = Box::new(Counted { records: all, ctx, items: 0, bytes: 0 });
-                    tree::edit(&**reader, writer, &shape, None, all)?
-                }
-                Delta::Everything(all) => tree::edit(&**reader, writer, &shape, None, all)?,
-                Delta::SinceParent(since) => {
-                    let old = match &parent {
-                        Some(parent) => parent.tree(&info.name)?,
-                        None => None,
-                    };
-                    tree::edit(&**reader, writer, &shape, old, since)?
+            let (old, changes) = match source.changes(info, known, ctx)? {
+                Delta::Everything(all) if kind == Kind::Database => (
+                    None,
+                    Box::new(Counted { records: all, ctx, items: 0, bytes: 0 }) as Changes<'_>,
+                ),
+                Delta::Everything(all) => (None, all),
+                Delta::SinceParent(since) => match &parent {
+                    Some(parent) => (parent.tree(&info.name)?, since),
+                    None => (None, since),
+                },
+            };
+            let tree = match &mut watch {
+                None => tree::edit(&**reader, writer, &shape, old, changes)?,
+                Some(watch) => {
+                    let mut hear = |edited: Edited<'_>| watch.hear(&edited);
+                    tree::edit_watched(&**reader, writer, &shape, old, changes, &mut hear)?
                 }
             };
             Ok(TreeRecord { info: info.clone(), tree })
         };
         infos.iter().map(capture_one).collect::<Result<Vec<_>, Failure>>()
     };
-    let trees = capture(&description.trees)?;
-    Ok(CapturedTrees { trees, aids: capture(&description.aids)? })
+    let trees = capture(&description.trees, to.watch.take())?;
+    Ok(CapturedTrees { trees, aids: capture(&description.aids, None)? })
 }
 
 /// Reports the records of a database as they pass. Sources of files report for themselves, also
@@ -252,42 +291,5 @@ impl Iterator for Counted<'_> {
             }
         }
         next
-    }
-}
-
-/// Passes events on, and remembers what belongs into the manifest.
-struct Collector {
-    inner: Arc<dyn Reporter>,
-    skipped: Mutex<Vec<Skipped>>,
-    bytes: AtomicU64,
-}
-
-impl Collector {
-    fn new(inner: Arc<dyn Reporter>) -> Self {
-        Self { inner, skipped: Mutex::default(), bytes: AtomicU64::new(0) }
-    }
-
-    fn skipped(&self) -> Vec<Skipped> {
-        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Reporter for Collector {
-    fn report(&self, event: Event) {
-        match &event {
-            Event::Skipped { item, reason } => {
-                let skipped = Skipped { item: item.clone(), reason: reason.clone() };
-                self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
-            }
-            Event::Progress { bytes, .. } => {
-                self.bytes.fetch_add(*bytes, Ordering::Relaxed);
-            }
-            Event::Phase { .. } | Event::Note(_) => {}
-        }
-        self.inner.report(event);
     }
 }

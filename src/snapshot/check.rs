@@ -122,7 +122,7 @@ fn walk_tree(
 }
 
 fn named(place: &str, key: &[u8]) -> String {
-    format!("{place}/{}", display_key(key).escape_default())
+    format!("{place}/{}", display_key(key))
 }
 
 impl CheckReport {

@@ -1,6 +1,8 @@
 //! What differs between two snapshots, down to single files and records.
 
+use super::manifest::SourceRecord;
 use super::opened::{Snapshot, TreeRecord};
+use super::scope::Scope;
 use crate::hint::Failure;
 use crate::source::{Kind, TreeInfo};
 use crate::tree::{self, Difference};
@@ -15,47 +17,63 @@ pub struct DiffItem<'a> {
     /// Which tree, with the header that it has in the newer snapshot (the older one's, when it
     /// is gone).
     pub tree: &'a TreeInfo,
+    /// The tree with the header that it has in the older snapshot (the newer one's, when it was
+    /// not there yet).
+    pub older: &'a TreeInfo,
     /// The entry, before and after.
     pub entry: Difference,
 }
 
-/// Calls `each` for every entry that differs from `old` to `new`, in the order of the sources,
-/// trees and keys. Costs what differs, not what there is. `wanted` says which trees to compare.
+/// Calls `each` for every entry in `scope` that differs from `old` to `new`, in the order of the
+/// sources, trees and keys; without an old snapshot, for every entry. Costs what differs, not what
+/// there is.
 pub fn diff(
-    old: &Snapshot,
+    old: Option<&Snapshot>,
     new: &Snapshot,
-    wanted: &dyn Fn(Kind, &str, &str) -> bool,
+    scope: &Scope,
     each: &mut dyn FnMut(DiffItem<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let names = |snapshot: &Snapshot| -> Vec<(Kind, String)> {
-        snapshot.manifest.sources.iter().map(|s| (s.kind, s.name.clone())).collect()
-    };
-    let mut sources = [names(old), names(new)].concat();
-    sources.sort();
+    let snapshots = old.into_iter().chain([new]);
+    let mut sources: Vec<(Kind, &str)> = snapshots
+        .flat_map(|snapshot| &snapshot.manifest.sources)
+        .map(|source| (source.kind, source.name.as_str()))
+        .filter(|(kind, name)| scope.has_source(*kind, name))
+        .collect();
+    sources.sort_unstable();
     sources.dedup();
     for (kind, source) in sources {
-        let (before, after) = (trees(old, kind, &source)?, trees(new, kind, &source)?);
+        let find = |snapshot: &Snapshot| snapshot.manifest.source(kind, source).cloned();
+        let (before, after) = (old.and_then(find), find(new));
+        let root = |record: &Option<SourceRecord>| record.as_ref().map(|r| r.catalogue.root);
+        if root(&before) == root(&after) {
+            continue;
+        }
+        let (before, after) = (trees(new, before.as_ref())?, trees(new, after.as_ref())?);
         for (before, after) in pairs(before, after) {
-            let Some(shown) = after.as_ref().or(before.as_ref()).map(|record| &record.info) else {
+            let (Some(tree), Some(older)) =
+                (after.as_ref().or(before.as_ref()), before.as_ref().or(after.as_ref()))
+            else {
                 continue;
             };
-            if !wanted(kind, &source, &shown.name) {
+            if !scope.has_tree(kind, source, &tree.info.name) {
                 continue;
             }
             let tree_of = |record: &Option<TreeRecord>| record.as_ref().map(|record| record.tree);
-            for entry in tree::differences(&*new.repo, tree_of(&before), tree_of(&after)) {
-                each(DiffItem { kind, source: &source, tree: shown, entry: entry? })?;
+            let (tree, older) = (&tree.info, &older.info);
+            let (before, after) = (tree_of(&before), tree_of(&after));
+            for entry in tree::differences_below(&*new.repo, before, after, scope.prefix()) {
+                let entry = entry?;
+                if scope.has_key(&entry.key) {
+                    each(DiffItem { kind, source, tree, older, entry })?;
+                }
             }
         }
     }
     Ok(())
 }
 
-fn trees(snapshot: &Snapshot, kind: Kind, name: &str) -> Result<Vec<TreeRecord>, Failure> {
-    match snapshot.manifest.source(kind, name) {
-        None => Ok(Vec::new()),
-        Some(source) => snapshot.trees(source),
-    }
+fn trees(snapshot: &Snapshot, source: Option<&SourceRecord>) -> Result<Vec<TreeRecord>, Failure> {
+    source.map_or(Ok(Vec::new()), |source| snapshot.trees(source))
 }
 
 /// Matches two sorted lists of trees by name.

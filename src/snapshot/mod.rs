@@ -3,20 +3,30 @@
 
 mod capture;
 mod check;
+mod counts;
 mod diff;
+mod find;
+mod history;
 mod manifest;
 mod opened;
 mod path;
 mod restore;
+mod scope;
+mod stats;
 mod timeline;
 
 pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
 pub use check::{CheckReport, check};
+pub use counts::{Counts, Tally};
 pub use diff::{DiffItem, diff};
+pub use find::{Finder, Found};
+pub use history::{Step, history};
 pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecord};
 pub use opened::{Snapshot, TreeRecord};
 pub use path::{PathError, Place, SnapshotPath};
 pub use restore::{
     Destination, KeyRange, RestoreError, Restored, Selection, TreePlan, VerifiedTree, plan, restore,
 };
+pub use scope::Scope;
+pub use stats::{Stats, Usage, stats};
 pub use timeline::{Filter, SelectError, Timeline};

@@ -10,7 +10,7 @@ use crate::id::SnapshotId;
 use crate::repo::format::config::Chunking;
 use crate::repo::format::{FormatError, codec};
 use crate::repo::{Class, Repo};
-use crate::source::{Description, Kind, Parent, TreeInfo};
+use crate::source::{Description, Kind, LIST, OWNERS, Owners, Parent, TreeInfo};
 use crate::tree::{self, Change, Changes, Content, Shape, Tree, TreeParams, Value};
 
 /// Key of a source's header in its catalogue.
@@ -78,9 +78,33 @@ impl Snapshot {
             .collect()
     }
 
+    /// The names of the owners and groups of a source's files; none where the snapshot is from a
+    /// package or from a version that did not keep them.
+    pub fn owners(&self, source: &SourceRecord) -> Result<Owners, Failure> {
+        let mut owners = Owners::default();
+        if let Some(record) = self.find(source.help, OWNERS)? {
+            for entry in tree::entries(&*self.repo, record.tree, &[], &[]) {
+                let (key, value) = entry?;
+                owners.insert(&key, &value.content.bytes(&*self.repo, HEADER_LIMIT)?);
+            }
+        }
+        Ok(owners)
+    }
+
+    /// What was named one by one, where a source is a list of files: the keys.
+    pub fn list_of_files(&self, source: &SourceRecord) -> Result<Option<Changes<'_>>, Failure> {
+        let record = self.find(source.help, LIST)?;
+        Ok(record.map(|record| tree::range(&*self.repo, record.tree, &[])))
+    }
+
     /// Everything that a source's catalogue refers to, aids too: for `check`.
     pub(super) fn all_trees(&self, source: &SourceRecord) -> Result<Vec<TreeRecord>, Failure> {
-        Ok([self.list(source.catalogue)?, self.list(source.help)?].concat())
+        Ok([self.trees(source)?, self.aids(source)?].concat())
+    }
+
+    /// What only helps the next capture.
+    pub(super) fn aids(&self, source: &SourceRecord) -> Result<Vec<TreeRecord>, Failure> {
+        self.list(source.help)
     }
 
     /// One tree of a source.

@@ -4,9 +4,8 @@
 use super::manifest::SourceRecord;
 use super::opened::{Snapshot, TreeRecord};
 use crate::hint::{ErrorKind, Failure, Hint};
-use crate::source::Kind;
-use crate::source::key;
 use crate::source::record::TableHeader;
+use crate::source::{Kind, key, parse_key};
 
 /// A snapshot and, perhaps, a path in it, not yet looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +82,7 @@ impl Snapshot {
 
     fn file(&self, path: &str, source: SourceRecord, parts: &[&str]) -> Result<Place, Failure> {
         let tree = self.tree(&source, "")?.ok_or_else(|| self.not_found(path))?;
-        let key = parts.join("\0").into_bytes();
+        let key = parse_key(&parts.join("/"));
         Ok(Place::Entry(source, tree, key))
     }
 

@@ -3,6 +3,7 @@
 
 mod files;
 pub mod key;
+mod piped;
 mod postgres;
 pub mod record;
 pub mod sort;
@@ -12,8 +13,11 @@ mod testing;
 
 pub use files::{
     Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
-    display_key, key_of,
+    Owners, PathList, display_key, escape, group_number, key_of, parse_key, patterns_in,
+    user_number,
 };
+pub(crate) use files::{LIST, OWNERS};
+pub use piped::{Pipe, PipedFile};
 pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 

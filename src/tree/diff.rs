@@ -28,9 +28,20 @@ pub fn differences(
     old: Option<Tree>,
     new: Option<Tree>,
 ) -> Differences<'_> {
+    differences_below(reader, old, new, &[])
+}
+
+/// Those of the [`differences`] whose keys begin with `prefix`.
+pub fn differences_below<'a>(
+    reader: &'a dyn ChunkReader,
+    old: Option<Tree>,
+    new: Option<Tree>,
+    prefix: &[u8],
+) -> Differences<'a> {
     // Without this the roots would have to be read to see that they are the same.
     let (old, new) = if old == new { (None, None) } else { (old, new) };
-    Differences { old: Cursor::new(reader, old), new: Cursor::new(reader, new) }
+    let (old, new) = (Cursor::new(reader, old), Cursor::new(reader, new));
+    Differences { old, new, prefix: prefix.to_vec() }
 }
 
 /// The changes that turn one tree into another.
@@ -46,11 +57,12 @@ pub fn diff(reader: &dyn ChunkReader, old: Option<Tree>, new: Option<Tree>) -> C
 pub struct Differences<'a> {
     old: Cursor<'a>,
     new: Cursor<'a>,
+    prefix: Key,
 }
 
 /// Where a cursor goes from what it stands before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Move {
+pub(super) enum Move {
     Stay,
     /// Past it, with all that is below it.
     Skip,
@@ -61,7 +73,10 @@ enum Move {
 impl Differences<'_> {
     fn advance(&mut self) -> Result<Option<Difference>, TreeError> {
         loop {
-            let (old, new) = (self.old.here(&[])?, self.new.here(&[])?);
+            let within =
+                |here: &Here<'_>| here.child.is_some() || here.key.starts_with(&self.prefix);
+            let old = self.old.here(&self.prefix)?.filter(within);
+            let new = self.new.here(&self.prefix)?.filter(within);
             if old.is_none() && new.is_none() {
                 return Ok(None);
             }
@@ -92,7 +107,7 @@ impl Iterator for Differences<'_> {
     }
 }
 
-fn moves(old: Option<&Here<'_>>, new: Option<&Here<'_>>) -> (Move, Move) {
+pub(super) fn moves(old: Option<&Here<'_>>, new: Option<&Here<'_>>) -> (Move, Move) {
     let pass = |here: &Here<'_>| if here.child.is_some() { Move::Enter } else { Move::Skip };
     let (old, new) = match (old, new) {
         (Some(old), Some(new)) => (old, new),
@@ -128,7 +143,7 @@ fn difference(old: Option<Here<'_>>, new: Option<Here<'_>>) -> Option<Difference
     Some(Difference { key, old: old.map(|here| here.value()), new: new.map(|here| here.value()) })
 }
 
-fn go(cursor: &mut Cursor<'_>, to: Move) -> Result<(), TreeError> {
+pub(super) fn go(cursor: &mut Cursor<'_>, to: Move) -> Result<(), TreeError> {
     match to {
         Move::Stay => {}
         Move::Skip => cursor.skip(),

@@ -8,9 +8,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::change::{Change, Changes, Value};
+use super::change::{Change, Changes, Content, Value};
 use super::error::TreeError;
-use super::node::{Builder, Child, Item, MAX_LEVEL, Node};
+use super::node::{Builder, Child, Item, MAX_LEVEL, Node, Stowed};
 use super::shape::Shape;
 use super::stream::{StowError, Stower};
 use super::{MAX_KEY, Tree};
@@ -24,6 +24,51 @@ pub fn build(
     changes: Changes<'_>,
 ) -> Result<Tree, TreeError> {
     run(Editor::new(writer, shape), changes, None)
+}
+
+/// What an edit did to one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// There was none.
+    Added,
+    /// There was another.
+    Changed,
+    /// It is gone.
+    Removed,
+    /// It was put, and is as it was.
+    Unchanged,
+}
+
+/// One entry that an edit put or deleted.
+#[derive(Debug)]
+pub struct Edited<'a> {
+    /// Which one.
+    pub key: &'a [u8],
+    /// What became of it.
+    pub effect: Effect,
+    /// The head of its value; of that which it had where it is gone.
+    pub head: &'a [u8],
+    /// The length of its content; 0 where it is gone.
+    pub length: u64,
+}
+
+/// Hears of every entry that an edit puts or deletes, in order of the keys.
+pub type Watch<'a> = &'a mut dyn FnMut(Edited<'_>);
+
+/// The same as [`edit`], watched.
+pub fn edit_watched(
+    reader: &dyn ChunkReader,
+    writer: &dyn ChunkWriter,
+    shape: &Shape,
+    tree: Option<Tree>,
+    changes: Changes<'_>,
+    watch: Watch<'_>,
+) -> Result<Tree, TreeError> {
+    let mut editor = Editor { watch: Some(watch), ..Editor::new(writer, shape) };
+    if let Some(tree) = &tree {
+        editor.old = Old::open(reader, tree)?;
+    }
+    run(editor, changes, tree)
 }
 
 /// Makes the tree that results from `changes` to `tree` (`None`: to the empty one). It is the
@@ -193,11 +238,45 @@ struct Editor<'a> {
     shape: &'a Shape,
     old: Option<Old<'a>>,
     levels: Vec<Level>,
+    watch: Option<Watch<'a>>,
 }
 
 impl<'a> Editor<'a> {
     fn new(writer: &'a dyn ChunkWriter, shape: &'a Shape) -> Self {
-        Self { writer, shape, old: None, levels: Vec::new() }
+        Self { writer, shape, old: None, levels: Vec::new(), watch: None }
+    }
+
+    /// Tells of what is about to be done to an entry; `old` is where it stood.
+    fn tell(&mut self, key: &[u8], old: Option<(Rc<Node>, usize)>, item: Option<&Item<'_>>) {
+        let Some(watch) = &mut self.watch else { return };
+        let old = old.map(|(node, at)| node.value(at));
+        let edited = match (item, &old) {
+            (Some(Item::Value { head, content }), old) => {
+                let (length, same) = match content {
+                    Stowed::Inline(bytes) => {
+                        let same =
+                            |old: &Value| matches!(&old.content, Content::Inline(b) if b == bytes);
+                        (bytes.len() as u64, old.as_ref().is_some_and(same))
+                    }
+                    Stowed::Stored(stream) => {
+                        let same =
+                            |old: &Value| matches!(&old.content, Content::Stored(s) if s == stream);
+                        (stream.length, old.as_ref().is_some_and(same))
+                    }
+                };
+                let effect = match old {
+                    None => Effect::Added,
+                    Some(old) if same && old.head == *head => Effect::Unchanged,
+                    Some(_) => Effect::Changed,
+                };
+                Edited { key, effect, head, length }
+            }
+            (None, Some(old)) => {
+                Edited { key, effect: Effect::Removed, head: &old.head, length: 0 }
+            }
+            (None | Some(Item::Child(_)), _) => return,
+        };
+        watch(edited);
     }
 
     /// Whether the old tree has a level above this one.
@@ -220,11 +299,16 @@ impl<'a> Editor<'a> {
             self.add_level()?;
         }
         self.copy_below(level, key)?;
+        let mut old = None;
         if let Some((node, at)) = &mut self.levels[level].open
             && *at < node.len()
             && node.key(*at) == key
         {
+            old = Some((Rc::clone(node), *at));
             *at += 1;
+        }
+        if level == 0 {
+            self.tell(key, old, item.as_ref());
         }
         match item {
             Some(item) => self.push(level, key, |builder| builder.push(key, item)),

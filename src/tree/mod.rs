@@ -10,6 +10,7 @@
 //! `docs/FORMAT.md` has the layout of nodes and lists.
 
 mod change;
+mod compare;
 mod diff;
 mod edit;
 mod error;
@@ -22,10 +23,11 @@ mod tests;
 mod walk;
 
 pub use change::{Change, Changes, Content, Key, Value};
-pub use diff::{Difference, Differences, diff, differences};
-pub use edit::{build, edit};
+pub use compare::{Part, Side, compare};
+pub use diff::{Difference, Differences, diff, differences, differences_below};
+pub use edit::{Edited, Effect, Watch, build, edit, edit_watched};
 pub use error::TreeError;
-pub use read::{Entries, entries, get, range};
+pub use read::{Entries, entries, get, nth, place, range};
 pub use shape::{Shape, TreeParams};
 pub use stream::{Stream, StreamReader, store};
 pub use walk::{Stats, Visit, stats, walk};

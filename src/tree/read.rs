@@ -24,6 +24,53 @@ pub fn get(reader: &dyn ChunkReader, tree: Tree, key: &[u8]) -> Result<Option<Va
     }
 }
 
+/// The value of a key, with the number of the entry in the order of the keys, counted from 0;
+/// `None` where the tree has no such entry.
+pub fn place(
+    reader: &dyn ChunkReader,
+    tree: Tree,
+    key: &[u8],
+) -> Result<Option<(u64, Value)>, TreeError> {
+    let mut node = Node::read_root(reader, &tree)?;
+    let mut before = 0;
+    loop {
+        let at = node.lower_bound(key);
+        if at == node.len() {
+            return Ok(None);
+        }
+        if node.level() == 0 {
+            let number = before + at as u64;
+            return Ok((node.key(at) == key).then(|| (number, node.value(at))));
+        }
+        before += (0..at).map(|at| node.child(at).entries).sum::<u64>();
+        node = node.read_child(reader, at)?;
+    }
+}
+
+/// The entry with this number; `None` where there are fewer. The other way round from [`place`].
+pub fn nth(
+    reader: &dyn ChunkReader,
+    tree: Tree,
+    number: u64,
+) -> Result<Option<(Key, Value)>, TreeError> {
+    if number >= tree.entries {
+        return Ok(None);
+    }
+    let mut node = Node::read_root(reader, &tree)?;
+    let mut left = number;
+    while node.level() > 0 {
+        let mut at = 0;
+        while left >= node.child(at).entries {
+            left -= node.child(at).entries;
+            at += 1;
+        }
+        node = node.read_child(reader, at)?;
+    }
+    // That a node has as many entries as its parent says was checked when it was read.
+    let at = usize::try_from(left).unwrap_or(usize::MAX);
+    Ok((at < node.len()).then(|| (node.key(at).to_vec(), node.value(at))))
+}
+
 /// The entries whose keys begin with `prefix`, as puts in order. An empty prefix means all.
 pub fn range<'a>(reader: &'a dyn ChunkReader, tree: Tree, prefix: &[u8]) -> Changes<'a> {
     Box::new(entries(reader, tree, &[], prefix).map(|entry| {

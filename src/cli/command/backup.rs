@@ -6,11 +6,14 @@ use std::process::{Command, Stdio};
 use crate::cli::Done;
 use crate::cli::app::{App, host};
 use crate::cli::error::failed;
-use crate::cli::output::{count, size};
+use crate::cli::output::{Verbosity, count, size};
+use crate::cli::progress::{Listing, why};
 use crate::cli::sources::SourceArgs;
 use crate::hint::Failure;
-use crate::repo::Repo;
-use crate::snapshot::{self, CaptureOptions, Captured, Manifest, Mode, Parent, Reason};
+use crate::repo::{Repo, Written};
+use crate::snapshot::{
+    self, CaptureOptions, Captured, Counts, Manifest, Mode, Parent, Reason, Tally,
+};
 use crate::source::{Kind, Source};
 
 /// Take a snapshot
@@ -54,6 +57,9 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         parent,
         reason: Reason::Backup,
     };
+    if app.output.verbosity == Verbosity::Verbose {
+        app.progress.list(if args.dry_run { Listing::Everything } else { Listing::Changes });
+    }
     let captured = if args.dry_run {
         capture(&repo, &mut sources, &options, Mode::DryRun, app)?
     } else {
@@ -129,16 +135,28 @@ fn print(captured: &Captured, app: &App) -> Result<(), Failure> {
             count(source.entries, noun)
         ))?;
     }
-    let took = manifest.finished.since(manifest.time);
-    let Some(id) = captured.id else {
-        return output.line(format!("dry run: nothing was stored ({:.1} s)", took.as_secs_f64()));
-    };
-    output.line(format!(
-        "added {}, {} stored, in {:.1} s",
-        size(manifest.written.bytes),
-        size(manifest.written.stored),
-        took.as_secs_f64()
-    ))?;
+    let took = manifest.finished.since(manifest.time).as_secs_f64();
+    let Counts { files, folders, .. } = &captured.counts;
+    let has_files = manifest.sources.iter().any(|source| source.kind != Kind::Database);
+    if has_files {
+        output.line(tally("files", files))?;
+        output.line(tally("folders", folders))?;
+    }
+    print_left_out(&captured.counts, app)?;
+    if captured.id.is_some() {
+        let Written { bytes, stored, .. } = manifest.written;
+        output.line(format!("added {} ({} stored)", size(bytes), size(stored)))?;
+    }
+    let records = number_of_records(manifest);
+    let mut processed = Vec::new();
+    if has_files {
+        processed.push(count(files.total(), "file"));
+    }
+    if records > 0 {
+        processed.push(count(records, "record"));
+    }
+    let (processed, bytes) = (processed.join(", "), size(manifest.bytes()));
+    output.line(format!("processed {processed}, {bytes} in {took:.1} s"))?;
     if !manifest.is_complete() {
         let skipped = count(manifest.skipped.len() as u64, "item");
         output.line(format!("INCOMPLETE: {skipped} could not be read:"))?;
@@ -146,16 +164,41 @@ fn print(captured: &Captured, app: &App) -> Result<(), Failure> {
             output.line(format!("  {}: {}", skipped.item, skipped.reason))?;
         }
     }
-    output.line(format!("snapshot {} saved", id.short()))
+    match captured.id {
+        Some(id) => output.line(format!("snapshot {} saved", id.short())),
+        None => output.line("dry run: nothing was stored"),
+    }
+}
+
+fn tally(what: &str, tally: &Tally) -> String {
+    let Tally { new, changed, unmodified, removed } = tally;
+    let what = format!("{what}:");
+    format!("{what:<8} {new} new, {changed} changed, {unmodified} unmodified, {removed} removed")
+}
+
+fn print_left_out(counts: &Counts, app: &App) -> Result<(), Failure> {
+    let Some(all) = counts.left_out_in_all() else { return Ok(()) };
+    let reasons = counts.left_out.iter().map(|left_out| {
+        // Where only the insides of folders are left out, these are what there is to count.
+        let number = if left_out.entries > 0 { left_out.entries } else { left_out.folders };
+        format!("{number} {}", why(left_out.reason))
+    });
+    let reasons = reasons.collect::<Vec<_>>().join(", ");
+    let (entries, bytes) = (count(all.entries, "entry"), size(all.bytes));
+    let not_entered = match all.folders {
+        0 => return app.output.line(format!("excluded {entries}, {bytes} ({reasons})")),
+        folders => count(folders, "folder"),
+    };
+    app.output.line(format!(
+        "excluded {entries}, at least {bytes}, and what is in {not_entered} ({reasons})"
+    ))
 }
 
 /// The summary, with the names that restic has for what it has, too.
 fn summary(captured: &Captured) -> serde_json::Value {
     let manifest = &captured.manifest;
-    let files = |manifest: &Manifest| -> u64 {
-        let files = manifest.sources.iter().filter(|source| source.kind != Kind::Database);
-        files.map(|source| source.entries).sum()
-    };
+    let Counts { files, folders, left_out } = &captured.counts;
+    let all = captured.counts.left_out_in_all();
     serde_json::json!({
         "message_type": "summary",
         "dry_run": captured.id.is_none(),
@@ -163,8 +206,17 @@ fn summary(captured: &Captured) -> serde_json::Value {
         "backup_start": manifest.time.to_rfc3339(),
         "backup_end": manifest.finished.to_rfc3339(),
         "total_duration": manifest.finished.since(manifest.time).as_secs_f64(),
-        "total_files_processed": files(manifest),
-        "total_records_processed": manifest.entries() - files(manifest),
+        "files_new": files.new,
+        "files_changed": files.changed,
+        "files_unmodified": files.unmodified,
+        "files_removed": files.removed,
+        "dirs_new": folders.new,
+        "dirs_changed": folders.changed,
+        "dirs_unmodified": folders.unmodified,
+        "dirs_removed": folders.removed,
+        "total_files_processed": files.total(),
+        "total_dirs_processed": folders.total(),
+        "total_records_processed": number_of_records(manifest),
         "total_bytes_processed": manifest.bytes(),
         "data_blobs": manifest.written.chunks,
         "data_added": manifest.written.bytes,
@@ -173,5 +225,16 @@ fn summary(captured: &Captured) -> serde_json::Value {
         "root": manifest.root_hash(),
         "complete": manifest.is_complete(),
         "skipped": manifest.skipped,
+        "excluded": {
+            "entries": all.map_or(0, |all| all.entries),
+            "folders_not_entered": all.map_or(0, |all| all.folders),
+            "bytes_at_least": all.map_or(0, |all| all.bytes),
+            "reasons": left_out,
+        },
     })
+}
+
+fn number_of_records(manifest: &Manifest) -> u64 {
+    let databases = manifest.sources.iter().filter(|source| source.kind == Kind::Database);
+    databases.map(|source| source.entries).sum()
 }

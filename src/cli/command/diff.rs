@@ -2,29 +2,32 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use crate::cli::Done;
 use crate::cli::app::App;
-use crate::cli::output::size;
-use crate::cli::places::{Paths, Scope, tree_path};
-use crate::cli::records::{Record, decode_entry, length, mode};
+use crate::cli::changes::{Change, Class, Modifier, Reader, Times};
+use crate::cli::output::{count, size};
+use crate::cli::places::{Scope, lossless, tree_path};
 use crate::hint::Failure;
-use crate::snapshot::{self, DiffItem, Snapshot, SnapshotPath};
-use crate::source::record::TableHeader;
-use crate::source::{Applied, Kind};
-use crate::tree::{Difference, Value};
+use crate::snapshot::{self, Snapshot, SnapshotPath};
 
 /// Show what differs between two snapshots, down to single files and columns of records
 ///
-/// `+` is only in the second, `-` only in the first, `M` was modified. With --quiet only the
-/// numbers are shown.
+/// `+` is only in the second, `-` only in the first, `M` has another content, `T` is of another
+/// type, `U` has other metadata only (shown with --metadata). With --quiet only the numbers are
+/// shown.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The older snapshot
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", value_parser = lossless())]
     old: String,
-    /// The newer snapshot and, perhaps, the path that to compare: latest:/database
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    /// The newer snapshot and, perhaps, the path to compare: latest:/database
+    #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = lossless())]
     new: String,
+    /// Also show files and folders of which only metadata differ: mode, owner, time, attributes
+    #[arg(long)]
+    metadata: bool,
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
@@ -35,155 +38,160 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let new = app.snapshot(&repo, &new.snapshot)?;
     // What the path leads to may be in one of the two only.
     let scope = Scope::of(&new, path).or_else(|error| Scope::of(&old, path).map_err(|_| error))?;
-    let mut diff =
-        Diff { app, old: &old, new: &new, counts: BTreeMap::new(), headers: BTreeMap::new() };
-    snapshot::diff(
-        &old,
-        &new,
-        &|kind, source, tree| scope.has_tree(kind, source, tree),
-        &mut |item| {
-            app.ctx.check_cancelled()?;
-            if scope.has_key(&item.entry.key) { diff.show(item) } else { Ok(()) }
-        },
-    )?;
-    diff.summary()?;
+    let mut counts = Counts::default();
+    let mut reader = Reader::new(&*repo);
+    snapshot::diff(Some(&old), &new, &scope, &mut |item| {
+        app.ctx.check_cancelled()?;
+        let tree = tree_path(item.kind, item.source, &item.tree.name);
+        let (path, change) = reader.read(item)?;
+        counts.add(tree, &change);
+        show(args, app, &path, &change)
+    })?;
+    counts.show(args, app, &old, &new)?;
     Ok(Done::Fully)
 }
 
-struct Diff<'a> {
-    app: &'a App,
-    old: &'a Snapshot,
-    new: &'a Snapshot,
-    counts: BTreeMap<String, Applied>,
-    /// The columns that tables had in the older snapshot.
-    headers: BTreeMap<String, Option<TableHeader>>,
+fn show(args: &Args, app: &App, path: &str, change: &Change) -> Result<(), Failure> {
+    if app.output.is_quiet() || change.modifier == Modifier::Metadata && !args.metadata {
+        return Ok(());
+    }
+    if app.output.is_json() {
+        let mut json = change.json();
+        json.insert("message_type".to_owned(), "change".into());
+        json.insert("path".to_owned(), path.into());
+        return app.output.json(&json);
+    }
+    let times = if args.metadata { Times::Always } else { Times::Alone };
+    let (letter, text) = (change.modifier.letter(), change.text(times));
+    app.output.line(format!("{letter}  {path}  {text}").trim_end())
 }
 
-impl Diff<'_> {
-    fn show(&mut self, item: DiffItem<'_>) -> Result<(), Failure> {
-        let place = tree_path(item.kind, item.source, &item.tree.name);
-        let counts = self.counts.entry(place.clone()).or_default();
-        let modifier = match (&item.entry.old, &item.entry.new) {
-            (None, _) => {
-                counts.inserted += 1;
-                '+'
-            }
-            (_, None) => {
-                counts.deleted += 1;
-                '-'
-            }
-            _ => {
-                counts.updated += 1;
-                'M'
-            }
-        };
-        let output = &self.app.output;
-        if output.is_quiet() {
-            return Ok(());
-        }
-        let paths = Paths::new(item.kind, item.source, item.tree)?;
-        let path = paths.of(&item.entry.key)?;
-        let changes = match item.entry {
-            Difference { old: Some(old), new: Some(new), key } => match &paths.header {
-                Some(header) => {
-                    let chunks = &*self.new.repo;
-                    let older =
-                        self.older_header(&place, item.kind, item.source, &item.tree.name)?;
-                    let before = Record::read(older.unwrap_or(header), old.content, chunks)?;
-                    let after = Record::read(header, new.content, chunks)?;
-                    let changed = before.changed(&after).into_iter();
-                    changed.map(|(name, a, b)| [name, a, b].map(str::to_owned)).collect()
+/// How much differs.
+#[derive(Debug, Default)]
+struct Counts {
+    trees: BTreeMap<String, Tree>,
+    added: Amount,
+    removed: Amount,
+    changed_files: u64,
+}
+
+/// What differs in one tree.
+#[derive(Debug, Default)]
+struct Tree {
+    added: u64,
+    removed: u64,
+    changed: u64,
+    metadata: u64,
+}
+
+/// What is on one side only. Of a file with another content counts how much it grew or shrank.
+#[derive(Debug, Default)]
+struct Amount {
+    files: u64,
+    dirs: u64,
+    others: u64,
+    records: u64,
+    bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, change: &Change) {
+        match change.after.or(change.before) {
+            None => self.records += 1,
+            Some(file) => {
+                match file.class {
+                    Class::File => self.files += 1,
+                    Class::Folder => self.dirs += 1,
+                    Class::Other => self.others += 1,
                 }
-                None => file_changes(&key, &old, &new)?,
-            },
-            _ => Vec::new(),
-        };
-        if output.is_json() {
-            let changes = changes.iter().map(|[name, before, after]| {
-                serde_json::json!({ "name": name, "before": before, "after": after })
-            });
-            return output.json(&serde_json::json!({
-                "message_type": "change",
-                "path": path,
-                "modifier": modifier.to_string(),
-                "changes": changes.collect::<Vec<_>>(),
-            }));
+                self.bytes += file.length;
+            }
         }
-        let changes =
-            changes.iter().map(|[name, a, b]| format!("{name}: {} → {}", short(a), short(b)));
-        let changes = changes.collect::<Vec<_>>().join(", ");
-        output.line(format!("{modifier}  {path}  {changes}").trim_end())
     }
 
-    fn older_header(
-        &mut self,
-        place: &str,
-        kind: Kind,
-        source: &str,
-        tree: &str,
-    ) -> Result<Option<&TableHeader>, Failure> {
-        if !self.headers.contains_key(place) {
-            let source = self.old.manifest.source(kind, source);
-            let record = source.map(|source| self.old.tree(source, tree)).transpose()?.flatten();
-            let header = record.map(|record| TableHeader::from_json(&record.info.header));
-            self.headers.insert(place.to_owned(), header.transpose()?);
-        }
-        Ok(self.headers.get(place).and_then(Option::as_ref))
+    fn json(&self) -> serde_json::Value {
+        let Self { files, dirs, others, records, bytes } = self;
+        json!({
+            "files": files, "dirs": dirs, "others": others, "records": records, "bytes": bytes,
+        })
     }
 
-    fn summary(&self) -> Result<(), Failure> {
-        let output = &self.app.output;
+    fn text(&self) -> String {
+        let parts = [
+            (self.files, "file"),
+            (self.dirs, "folder"),
+            (self.others, "special file"),
+            (self.records, "record"),
+        ];
+        let parts = parts.into_iter().filter(|(number, _)| *number > 0);
+        let mut parts: Vec<_> = parts.map(|(number, noun)| count(number, noun)).collect();
+        parts.push(size(self.bytes));
+        parts.join(", ")
+    }
+}
+
+impl Counts {
+    fn add(&mut self, tree: String, change: &Change) {
+        let tree = self.trees.entry(tree).or_default();
+        match change.modifier {
+            Modifier::Added => {
+                tree.added += 1;
+                self.added.add(change);
+            }
+            Modifier::Removed => {
+                tree.removed += 1;
+                self.removed.add(change);
+            }
+            Modifier::Metadata => tree.metadata += 1,
+            Modifier::Modified | Modifier::Type => {
+                tree.changed += 1;
+                if let (Some(before), Some(after)) = (&change.before, &change.after) {
+                    self.changed_files += 1;
+                    self.added.bytes += after.length.saturating_sub(before.length);
+                    self.removed.bytes += before.length.saturating_sub(after.length);
+                }
+            }
+        }
+    }
+
+    fn show(&self, args: &Args, app: &App, old: &Snapshot, new: &Snapshot) -> Result<(), Failure> {
+        let output = &app.output;
         if output.is_json() {
-            let trees = self.counts.iter().map(|(path, counts)| {
-                serde_json::json!({
+            let trees = self.trees.iter().map(|(path, tree)| {
+                json!({
                     "path": path,
-                    "added": counts.inserted,
-                    "removed": counts.deleted,
-                    "changed": counts.updated,
+                    "added": tree.added,
+                    "removed": tree.removed,
+                    "changed": tree.changed,
+                    "metadata": tree.metadata,
                 })
             });
-            return output.json(&serde_json::json!({
+            return output.json(&json!({
                 "message_type": "statistics",
-                "source_snapshot": self.old.id.to_string(),
-                "target_snapshot": self.new.id.to_string(),
+                "source_snapshot": old.id.to_string(),
+                "target_snapshot": new.id.to_string(),
+                "changed_files": self.changed_files,
+                "added": self.added.json(),
+                "removed": self.removed.json(),
                 "trees": trees.collect::<Vec<_>>(),
             }));
         }
-        if self.counts.is_empty() {
+        if self.trees.is_empty() {
             return output.line("no difference");
         }
         output.detail("")?;
-        for (path, Applied { inserted, deleted, updated }) in &self.counts {
-            output
-                .line(format!("{path}: {inserted} added, {deleted} removed, {updated} changed"))?;
+        for (path, Tree { added, removed, changed, metadata }) in &self.trees {
+            let more = match metadata {
+                0 => String::new(),
+                _ if args.metadata => format!(", {metadata} in metadata only"),
+                _ => format!(", {metadata} in metadata only (--metadata shows them)"),
+            };
+            let line = format!("{path}: {added} added, {removed} removed, {changed} changed");
+            output.line(line + &more)?;
+        }
+        for (what, amount) in [("added", &self.added), ("removed", &self.removed)] {
+            output.line(format!("{what}: {}", amount.text()))?;
         }
         Ok(())
-    }
-}
-
-/// What changed of a file: name, before, after.
-fn file_changes(key: &[u8], old: &Value, new: &Value) -> Result<Vec<[String; 3]>, Failure> {
-    let (before, after) = (decode_entry(key, old)?, decode_entry(key, new)?);
-    let mut changes = Vec::new();
-    let mut compare = |name: &str, a: String, b: String| {
-        if a != b {
-            changes.push([name.to_owned(), a, b]);
-        }
-    };
-    compare("mode", mode(&before), mode(&after));
-    let owner = |uid, gid| format!("{uid}:{gid}");
-    compare("owner", owner(before.uid, before.gid), owner(after.uid, after.gid));
-    compare("size", size(length(&old.content)), size(length(&new.content)));
-    compare("time", before.mtime.to_local(), after.mtime.to_local());
-    Ok(changes)
-}
-
-/// A value that fits into a line.
-fn short(value: &str) -> String {
-    const LONGEST: usize = 60;
-    match value.char_indices().nth(LONGEST) {
-        _ if value.is_empty() => "nothing".to_owned(),
-        None => value.to_owned(),
-        Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
     }
 }

@@ -5,25 +5,33 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Done;
 use crate::cli::app::App;
-use crate::cli::error::{OutputError, failed};
+use crate::cli::error::{OutputError, failed, usage};
 use crate::cli::output::{count, size};
+use crate::cli::places::lossless;
 use crate::cli::sources::absolute;
+use crate::cli::tar;
 use crate::export::package::{self, ExportOptions, Exported, SecretsPolicy};
 use crate::export::snapshot::SnapshotContents;
 use crate::hint::Failure;
 use crate::report::Event;
+use crate::snapshot::SnapshotPath;
 use crate::source::Kind;
 
-/// Write a snapshot as a migration package, which stock tar, sha256sum and loaddata can read
+/// Write a snapshot as a migration package, which stock tar, sha256sum and loaddata can read; or
+/// any path of it as a plain tar
 ///
-/// The same snapshot gives the same bytes. Secrets in configuration files, and sessions, are left
-/// out and listed unless --plaintext is given.
+/// The same snapshot gives the same package. Secrets in configuration files, and sessions, are left
+/// out of it and listed unless --plaintext is given. A plain tar has everything as it is: owners,
+/// times, links, devices, extended attributes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The snapshot
-    #[arg(value_name = "SNAPSHOT")]
-    snapshot: String,
-    /// The package to write; `-` is the standard output
+    /// The snapshot and, for a plain tar, perhaps a path in it: latest:/storage/documents
+    #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = lossless())]
+    place: String,
+    /// What to write: a migration package, or a plain tar
+    #[arg(long, value_name = "FORMAT", default_value = "package")]
+    format: Format,
+    /// The file to write; `-` is the standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Only this part of the snapshot
@@ -37,6 +45,13 @@ pub struct Args {
     compression_level: u32,
 }
 
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Package,
+    Tar,
+}
+
 /// A part of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Only {
@@ -46,8 +61,50 @@ enum Only {
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
+    let wanted = SnapshotPath::parse(&args.place);
+    match args.format {
+        Format::Package if !wanted.path.is_empty() => Err(usage(
+            "a migration package is made of a whole snapshot",
+            "leave the path out, or write a plain tar with --format tar",
+        )),
+        Format::Tar if args.plaintext || args.only.is_some() => Err(usage(
+            "--plaintext and --only are for migration packages",
+            "leave them out: a tar has everything that the path leads to",
+        )),
+        Format::Package => as_package(args, &wanted, app),
+        Format::Tar => as_tar(args, &wanted, app),
+    }
+}
+
+fn as_tar(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
-    let snapshot = app.snapshot(&repo, &args.snapshot)?;
+    let snapshot = app.snapshot(&repo, &wanted.snapshot)?;
+    if args.output == Path::new("-") {
+        let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+        let written = tar::write(&snapshot, &wanted.path, &mut out, app)?;
+        out.flush().map_err(OutputError)?;
+        return Ok(written.done);
+    }
+    let path = absolute(&args.output)?;
+    let written = into_file(&path, |out| tar::write(&snapshot, &wanted.path, out, app))?;
+    app.progress.finish();
+    if app.output.is_json() {
+        app.output.json(&serde_json::json!({
+            "message_type": "summary",
+            "file": path,
+            "files": written.members,
+            "bytes": written.bytes,
+        }))?;
+    } else {
+        let (members, bytes) = (count(written.members, "entry"), size(written.bytes));
+        app.output.detail(format!("exported {members}, {bytes}, to {}", path.display()))?;
+    }
+    Ok(written.done)
+}
+
+fn as_package(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure> {
+    let repo = app.open()?;
+    let snapshot = app.snapshot(&repo, &wanted.snapshot)?;
     let (id, time) = (snapshot.id, snapshot.manifest.time);
     let contents = SnapshotContents::new(snapshot.clone())?;
     let options = ExportOptions {

@@ -9,9 +9,7 @@ use flate2::{Compression, GzBuilder};
 use tar::{EntryType, Header};
 
 use super::spool::BLOCK;
-
-/// The largest size that fits the eleven octal digits of a ustar header.
-const USTAR_MAX: u64 = 0o777_7777_7777;
+use crate::export::pax::{USTAR_MAX, record, split_name};
 
 /// What kind of member it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +55,10 @@ impl<W: Write> Archive<W> {
         header.set_mtime(seconds);
         let mut pax = Vec::new();
         if !split_name(&mut header, name) {
-            pax_record(&mut pax, "path", name);
+            record(&mut pax, b"path", name);
         }
         if size > USTAR_MAX {
-            pax_record(&mut pax, "size", size.to_string().as_bytes());
+            record(&mut pax, b"size", size.to_string().as_bytes());
         }
         header.set_size(if size > USTAR_MAX { 0 } else { size });
         header.set_entry_type(match member {
@@ -70,7 +68,7 @@ impl<W: Write> Archive<W> {
         });
         match member {
             Member::Link(target) if target.len() > 100 || !target.is_ascii() => {
-                pax_record(&mut pax, "linkpath", target);
+                record(&mut pax, b"linkpath", target);
             }
             Member::Link(target) => header.set_link_name_literal(target)?,
             _ => {}
@@ -126,66 +124,9 @@ impl<W: Write> std::fmt::Debug for Archive<W> {
     }
 }
 
-/// Puts the name into the header's 100 bytes of name and 155 of prefix; `false` when it does not
-/// fit, and then a shortened name stands there for readers without PAX.
-fn split_name(header: &mut Header, name: &[u8]) -> bool {
-    let Some(ustar) = header.as_ustar_mut() else { return false };
-    let mut put = |prefix: &[u8], name: &[u8]| {
-        ustar.prefix[..prefix.len()].copy_from_slice(prefix);
-        ustar.name[..name.len()].copy_from_slice(name);
-    };
-    let plain = name.iter().all(u8::is_ascii);
-    if plain && name.len() <= 100 {
-        put(b"", name);
-        return true;
-    }
-    let slash = (0..name.len().min(156))
-        .rev()
-        .find(|&at| name[at] == b'/' && (1..=100).contains(&(name.len() - at - 1)));
-    match slash {
-        Some(at) if plain && at > 0 => {
-            put(&name[..at], &name[at + 1..]);
-            true
-        }
-        _ => {
-            let end = name.len().min(100);
-            let ascii: Vec<u8> =
-                name[..end].iter().map(|b| if b.is_ascii() { *b } else { b'_' }).collect();
-            put(b"", &ascii);
-            false
-        }
-    }
-}
-
-/// `length key=value\n`, where the length counts itself.
-fn pax_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + length.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    records.extend_from_slice(format!("{length} {key}=").as_bytes());
-    records.extend_from_slice(value);
-    records.push(b'\n');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_record_counts_its_own_length() {
-        let mut records = Vec::new();
-        pax_record(&mut records, "path", &[b'a'; 89]);
-        assert!(records.starts_with(b"98 path=aaa"));
-        assert_eq!(records.len(), 98);
-        records.clear();
-        pax_record(&mut records, "path", &[b'a'; 90]);
-        assert_eq!(records.len(), 99);
-        records.clear();
-        pax_record(&mut records, "path", &[b'a'; 91]);
-        assert!(records.starts_with(b"101 path=") && records.len() == 101);
-    }
 
     #[test]
     fn how_content_arrives_does_not_change_the_bytes() {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use wanted::{TreeChanges, Wanted};
 
-use super::capture::{self, CaptureOptions, Captured, Mode};
+use super::capture::{self, CaptureOptions, Captured, Mode, To};
 use super::opened::{Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -119,7 +119,8 @@ fn plan_one(
     let scratch = repo.scratch()?;
     let source = destination.target.as_source();
     let present = source.begin(ctx)?;
-    let trees = capture::capture_trees(repo, &scratch, source, &present, None, ctx)?.trees;
+    let to = To { reader: repo, writer: &scratch, watch: None };
+    let trees = capture::capture_trees(to, source, &present, None, ctx)?.trees;
     source.end()?;
     let before = match destination.target.fit(&wanted.description, ctx)? {
         Fit::Kept => by_name(trees),
@@ -215,7 +216,7 @@ fn take_before(
     let mut sources: Vec<&mut dyn Source> =
         destinations.iter_mut().map(|destination| destination.target.as_source()).collect();
     let mode = Mode::CommitUnlessEmpty;
-    let Captured { id, manifest } =
+    let Captured { id, manifest, .. } =
         capture::capture(&snapshot.repo, &mut sources, options, mode, ctx)?;
     let Some(id) = id else { return Ok(Before { id: None, trees: BTreeMap::new() }) };
     if let Some(skipped) = manifest.skipped.first() {
@@ -270,8 +271,8 @@ fn verify(
     let mut description = source.begin(ctx)?;
     description.trees.retain(|info| expected.contains_key(&info.name));
     description.aids.clear();
-    let trees =
-        capture::capture_trees(&snapshot.repo, &scratch, source, &description, None, ctx)?.trees;
+    let to = To { reader: &snapshot.repo, writer: &scratch, watch: None };
+    let trees = capture::capture_trees(to, source, &description, None, ctx)?.trees;
     source.end()?;
     let found = by_name(trees);
     expected

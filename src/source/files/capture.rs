@@ -2,17 +2,19 @@
 //! before, and what is gone.
 
 use std::cmp::Ordering;
-use std::fs::File;
 use std::io::{self, Read};
 use std::iter::Peekable;
+use std::os::fd::AsFd as _;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 
-use super::FilesError;
-use super::entry::{Entry, EntryKind, Fingerprint, file_type, size};
+use super::attributes::{Attributes, Place};
+use super::entry::{Device, Entry, EntryKind, Fingerprint, file_type, size};
+use super::links::Links;
 use super::path::display_key;
-use super::spool::Spool;
+use super::sparse::SparseReader;
 use super::walk::{Found, Walk};
+use super::{FilesError, Seen};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::report::Event;
@@ -24,29 +26,56 @@ const PROGRESS_ITEMS: u64 = 256;
 /// Bytes between two progress reports.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
-/// The changes since the fingerprints in `before`. Puts the changed fingerprints into `spool`.
+/// The changes since the fingerprints in `before`. Puts what the aids need into `seen`.
 pub(super) struct Capture<'a> {
     walk: Walk<'a>,
     before: Peekable<Changes<'a>>,
-    spool: &'a mut Spool,
+    seen: &'a mut Seen,
     ctx: &'a Context,
     start: Timestamp,
+    links: Links,
+    attributes: Attributes,
+    /// The fingerprint of what is looked at.
+    now: Vec<u8>,
     /// Items not yet reported, and bytes of those among them that were not read.
     items: u64,
     bytes: u64,
+    /// Files, and folders, that nothing has changed about.
+    unchanged: [u64; 2],
     done: bool,
+}
+
+/// What was taken from the walk and read.
+struct Taken {
+    value: Value,
+    /// What `stat` said of exactly what was read.
+    stat: Stat,
+    link: Option<Key>,
 }
 
 impl<'a> Capture<'a> {
     pub(super) fn new(
         walk: Walk<'a>,
         before: Option<Changes<'a>>,
-        spool: &'a mut Spool,
+        seen: &'a mut Seen,
         start: Timestamp,
         ctx: &'a Context,
     ) -> Self {
         let before = before.unwrap_or_else(|| Box::new(std::iter::empty())).peekable();
-        Self { walk, before, spool, ctx, start, items: 0, bytes: 0, done: false }
+        Self {
+            walk,
+            before,
+            seen,
+            ctx,
+            start,
+            links: Links::new(),
+            attributes: Attributes::new(),
+            now: Vec::new(),
+            items: 0,
+            bytes: 0,
+            unchanged: [0; 2],
+            done: false,
+        }
     }
 
     /// The next change; `None` at the end.
@@ -55,13 +84,12 @@ impl<'a> Capture<'a> {
             self.ctx.check_cancelled()?;
             let old = match self.before.peek() {
                 None => None,
-                Some(Ok(change)) => Some(&change.key),
+                Some(Ok(change)) => Some(change.key.as_slice()),
                 Some(Err(_)) => return self.old().map(|_| None),
             };
-            let found = self.walk.peek().map(|found| &found.key);
-            let order = match (old, found) {
+            let order = match (old, self.walk.peek()) {
                 (None, None) => {
-                    self.finish();
+                    self.finish()?;
                     return Ok(None);
                 }
                 (Some(_), None) => Ordering::Less,
@@ -71,7 +99,7 @@ impl<'a> Capture<'a> {
             let old = if order == Ordering::Greater { None } else { self.old()? };
             let change = match (order, old) {
                 (Ordering::Less, Some((key, _))) => Some(self.delete(key)?),
-                (_, old) => self.visit(old.map(|(_, fingerprint)| fingerprint))?,
+                (_, old) => self.visit(old)?,
             };
             if change.is_some() {
                 return Ok(change);
@@ -86,81 +114,145 @@ impl<'a> Capture<'a> {
             .map(|change| (change.key, change.value.map_or_else(Vec::new, |value| value.head))))
     }
 
-    /// What becomes of the entry that the walk is at, of which `before` was the fingerprint.
-    fn visit(&mut self, before: Option<Vec<u8>>) -> Result<Option<Change>, Failure> {
+    /// What becomes of the entry that the walk is at, of which `before` were key and fingerprint.
+    fn visit(&mut self, before: Option<(Key, Vec<u8>)>) -> Result<Option<Change>, Failure> {
         let Some(found) = self.walk.take() else { return Ok(None) };
         self.count();
-        let now = Fingerprint::of(&found.stat).encode(self.start);
-        if !now.is_empty() && before.as_ref() == Some(&now) {
+        self.seen.numbers.note(found.stat.st_uid, found.stat.st_gid);
+        let first = self.links.first(&found.stat).map_err(spool_error)?;
+        let first = first.as_ref().map(|first| first.key.as_slice());
+        Fingerprint::of(&found.stat).linked_to(first).write_to(&mut self.now);
+        if before.as_ref().is_some_and(|(_, before)| *before == self.now) {
             if file_type(&found.stat) == FileType::RegularFile {
                 self.bytes += size(&found.stat);
             }
+            self.links.note(&found.stat, self.walk.key()).map_err(spool_error)?;
+            self.unchanged[usize::from(file_type(&found.stat).is_dir())] += 1;
             self.walk.pass(&found);
             return Ok(None);
         }
-        let change = match self.read(&found) {
-            Ok((value, fingerprint)) => {
-                let fingerprint = fingerprint.encode(self.start);
-                if before.as_ref() != Some(&fingerprint) {
-                    self.remember(&found.key, Some(&fingerprint))?;
-                }
-                Some(Change { key: found.key.clone(), value: Some(value) })
+        let key = self.walk.key().to_vec();
+        match self.read(&found)? {
+            Ok(read) => {
+                self.links.note(&read.stat, &key).map_err(spool_error)?;
+                self.remember(&key, &read, before.as_ref().map(|(_, before)| before.as_slice()))?;
+                Ok(Some(Change { key, value: Some(read.value) }))
             }
             Err(error) => {
                 // What was deleted since it was found is no more missed than what was never there.
                 if error.kind() != io::ErrorKind::NotFound {
-                    self.walk.skip(&found.key, &format!("cannot be read: {error}"));
+                    self.walk.skip(&format!("cannot be read: {error}"));
                 }
-                before.map(|_| self.delete(found.key.clone())).transpose()?
+                before.map(|(key, _)| self.delete(key)).transpose()
             }
-        };
-        self.walk.pass(&found);
-        Ok(change)
-    }
-
-    /// The value of what was found, with the fingerprint of what exactly was opened.
-    fn read(&self, found: &Found) -> io::Result<(Value, Fingerprint)> {
-        let fingerprint = Fingerprint::of(&found.stat);
-        let kind = match file_type(&found.stat) {
-            FileType::RegularFile => return self.read_file(found),
-            FileType::Symlink => EntryKind::Symlink { target: self.walk.read_link(found)? },
-            _ => EntryKind::Directory,
-        };
-        let head = Entry::from_stat(kind, &found.stat).encode();
-        Ok((Value { head, content: Content::empty() }, fingerprint))
-    }
-
-    fn read_file(&self, found: &Found) -> io::Result<(Value, Fingerprint)> {
-        let file = self.walk.open(found)?;
-        let stat = rustix::fs::fstat(&file)?;
-        if file_type(&stat) != FileType::RegularFile {
-            return Err(io::Error::other("something else took its place"));
         }
-        let fingerprint = Fingerprint::of(&stat);
+    }
+
+    /// The value of what was found, with what `stat` says of what exactly was read. Goes past it.
+    /// What only concerns this one entry is the inner error.
+    fn read(&mut self, found: &Found) -> Result<io::Result<Taken>, Failure> {
+        let kind = match file_type(&found.stat) {
+            FileType::RegularFile => return self.read_file(),
+            FileType::Directory => return Ok(Ok(self.read_directory(found))),
+            FileType::Symlink => match self.walk.read_link() {
+                Ok(target) => EntryKind::Symlink { target },
+                Err(error) => return Ok(Err(error)),
+            },
+            FileType::Fifo => EntryKind::Fifo,
+            FileType::Socket => EntryKind::Socket,
+            FileType::CharacterDevice => EntryKind::CharacterDevice(Device::of(&found.stat)),
+            FileType::BlockDevice => EntryKind::BlockDevice(Device::of(&found.stat)),
+            FileType::Unknown => return Ok(Err(io::Error::other("it is of an unknown kind"))),
+        };
+        let mut entry = Entry::from_stat(kind, &found.stat);
+        entry.link = self.link(&found.stat)?;
+        let missing = match self.walk.short_path() {
+            Ok(path) => self.attributes.read(Place::At(&path), &mut entry),
+            Err(error) => return Ok(Err(error)),
+        };
+        self.lacks(&missing);
+        let value = Value { head: entry.encode(), content: Content::empty() };
+        Ok(Ok(Taken { value, stat: found.stat, link: entry.link }))
+    }
+
+    fn read_directory(&mut self, found: &Found) -> Taken {
+        let mut entry = Entry::from_stat(EntryKind::Directory, &found.stat);
+        let path = self.walk.short_path();
+        let missing = match (self.walk.pass(found), path) {
+            (Some(directory), _) => self.attributes.read(Place::Open(directory), &mut entry),
+            // Another file system begins here, or the directory cannot be listed.
+            (None, Ok(path)) => self.attributes.read(Place::At(&path), &mut entry),
+            (None, Err(error)) => vec![format!("its attributes cannot be listed: {error}")],
+        };
+        self.lacks(&missing);
+        let value = Value { head: entry.encode(), content: Content::empty() };
+        Taken { value, stat: found.stat, link: None }
+    }
+
+    fn read_file(&mut self) -> Result<io::Result<Taken>, Failure> {
+        let opened = self.walk.open().and_then(|file| Ok((rustix::fs::fstat(&file)?, file)));
+        let (stat, file) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Err(error)),
+        };
+        if file_type(&stat) != FileType::RegularFile {
+            return Ok(Err(io::Error::other("something else took its place")));
+        }
+        let mut entry = Entry::from_stat(EntryKind::File, &stat);
+        entry.link = self.link(&stat)?;
+        let missing = self.attributes.read(Place::Open(file.as_fd()), &mut entry);
+        self.lacks(&missing);
         let content = match size(&stat) {
             0 => Content::empty(),
             left => Content::Reader(Box::new(FileReader {
-                file,
-                item: display_key(&found.key),
-                fingerprint,
+                file: SparseReader::new(file, &stat),
+                item: display_key(self.walk.key()),
+                fingerprint: Fingerprint::of(&stat),
                 left,
                 unreported: 0,
                 ctx: self.ctx.clone(),
             })),
         };
-        Ok((
-            Value { head: Entry::from_stat(EntryKind::File, &stat).encode(), content },
-            fingerprint,
-        ))
+        Ok(Ok(Taken { value: Value { head: entry.encode(), content }, stat, link: entry.link }))
+    }
+
+    /// Reports what is missing of the entry that the walk is at.
+    fn lacks(&self, missing: &[String]) {
+        for reason in missing {
+            self.walk.skip(reason);
+        }
+    }
+
+    /// The first name of a file of which this is another, unless the two differ.
+    fn link(&mut self, stat: &Stat) -> Result<Option<Key>, Failure> {
+        let Some(first) = self.links.first(stat).map_err(spool_error)? else { return Ok(None) };
+        if first.is_outdated {
+            let other = display_key(&first.key);
+            self.walk.skip(&format!(
+                "changed since its other name, {other}, was read: kept as a file of its own"
+            ));
+            return Ok(None);
+        }
+        Ok(Some(first.key))
     }
 
     fn delete(&mut self, key: Key) -> Result<Change, Failure> {
-        self.remember(&key, None)?;
+        self.seen.spool.push(&key, None).map_err(spool_error)?;
         Ok(Change::delete(key))
     }
 
-    fn remember(&mut self, key: &[u8], fingerprint: Option<&[u8]>) -> Result<(), Failure> {
-        Ok(self.spool.push(key, fingerprint).map_err(|source| FilesError::Spool { source })?)
+    /// Keeps the fingerprint of what was read, or that it must be read again, unless `before` is
+    /// just that.
+    fn remember(&mut self, key: &[u8], read: &Taken, before: Option<&[u8]>) -> Result<(), Failure> {
+        let fingerprint = Fingerprint::of(&read.stat).linked_to(read.link.as_deref());
+        fingerprint.write_to(&mut self.now);
+        if !fingerprint.is_trusted(self.start, self.ctx.clock.now()) {
+            self.now.clear();
+        }
+        if before != Some(&self.now) {
+            self.seen.spool.push(key, Some(&self.now)).map_err(spool_error)?;
+        }
+        Ok(())
     }
 
     fn count(&mut self) {
@@ -175,10 +267,16 @@ impl<'a> Capture<'a> {
         self.ctx.report(Event::Progress { items, bytes });
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self) -> Result<(), FilesError> {
         self.report_items();
-        self.walk.report_unmatched();
+        let [files, folders] = self.unchanged;
+        self.ctx.report(Event::Unchanged { files, folders });
+        self.walk.finish()
     }
+}
+
+fn spool_error(source: io::Error) -> FilesError {
+    FilesError::Spool { source }
 }
 
 impl Iterator for Capture<'_> {
@@ -197,7 +295,7 @@ impl Iterator for Capture<'_> {
 /// Reads an open file, no further than its size when it was opened: a log that grows faster than
 /// it is read has an end. Says so if the file was changed meanwhile.
 struct FileReader {
-    file: File,
+    file: SparseReader,
     item: String,
     fingerprint: Fingerprint,
     left: u64,

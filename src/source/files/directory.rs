@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::path::{display_key, path_bytes};
+use super::select::Selection;
 use super::spool::Spool;
 use super::walk::{STAGING_PREFIX, open_root};
 use super::write::{FileWriter, modified, mtime_of};
@@ -56,11 +57,12 @@ impl Directory {
     }
 
     fn staging(&mut self) -> Result<&mut Staging, FilesError> {
-        self.staging.as_mut().ok_or_else(|| FilesError::Contract {
-            path: self.files.root.display().to_string(),
-            reason: "it was not begun",
-        })
+        self.staging.as_mut().ok_or_else(|| not_begun(&self.files))
     }
+}
+
+fn not_begun(files: &Files) -> FilesError {
+    FilesError::Contract { path: files.root.display().to_string(), reason: "it was not begun" }
 }
 
 impl Target for Directory {
@@ -78,12 +80,14 @@ impl Target for Directory {
     }
 
     fn apply(&mut self, plan: &dyn Plan, ctx: &Context) -> Result<Applied, Failure> {
-        let staging = self.staging()?;
+        let Self { files, staging } = self;
+        let staging = staging.as_mut().ok_or_else(|| not_begun(files))?;
         let mut applied = Applied::default();
         for tree in plan.trees().iter().filter(|tree| tree.name == TREE) {
             for change in plan.changes(tree)? {
                 ctx.check_cancelled()?;
                 let change = change?;
+                staging.refuse_unsaved(&files.selection, &change)?;
                 match (&change.value, staging.is_present(&change.key)) {
                     (None, _) => applied.deleted += 1,
                     (Some(_), false) => applied.inserted += 1,
@@ -166,6 +170,17 @@ impl Staging {
     fn is_present(&self, key: &[u8]) -> bool {
         let path = if key.is_empty() { b".".to_vec() } else { path_bytes(key) };
         rustix::fs::statat(&self.root, path.as_slice(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Refuses to replace what the snapshot before the restore does not hold.
+    fn refuse_unsaved(&self, selection: &Selection, change: &Change) -> Result<(), FilesError> {
+        let at =
+            |source| FilesError::Target { doing: "look at", path: self.at(&change.key), source };
+        let is_put = change.value.is_some() && !change.key.is_empty();
+        if is_put && selection.has_lost(&self.root, &change.key).map_err(at)? {
+            return Err(FilesError::Unsaved { path: self.at(&change.key) });
+        }
+        Ok(())
     }
 
     /// Writes down what to do and fetches what it takes.

@@ -288,6 +288,12 @@ impl EntryKind {
 }
 
 impl Device {
+    /// The device that a special file with this `stat` stands for.
+    pub(super) fn of(stat: &Stat) -> Self {
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        Self { major, minor }
+    }
+
     fn encode(self) -> Vec<u8> {
         [self.major.to_le_bytes(), self.minor.to_le_bytes()].concat()
     }
@@ -319,6 +325,9 @@ pub(super) struct Fingerprint {
     mtime: Timestamp,
     ctime: Timestamp,
     inode: u64,
+    /// The beginning of the hash of the key that a hard link names: the file itself does not
+    /// change when its first name moves.
+    link: Option<[u8; 8]>,
 }
 
 impl Fingerprint {
@@ -326,29 +335,44 @@ impl Fingerprint {
         Self {
             size: size(stat),
             mtime: mtime(stat),
-            ctime: timestamp(stat.st_ctime, stat.st_ctime_nsec),
+            ctime: change_time(stat),
             inode: stat.st_ino,
+            link: None,
         }
     }
 
-    /// The bytes to remember of a file that was looked at in a capture begun at `start`. None
-    /// where it was touched less than two seconds before that: a later change within one tick of
-    /// the file system's clock would leave the same times ("racy git"), so it must be read again.
-    pub(super) fn encode(&self, start: Timestamp) -> Vec<u8> {
-        let trusted_before = start.seconds.saturating_sub(2);
-        if self.mtime.seconds >= trusted_before || self.ctime.seconds >= trusted_before {
-            return Vec::new();
-        }
-        let mut bytes = Vec::with_capacity(40);
+    /// That of an entry which is linked to another.
+    pub(super) fn linked_to(self, key: Option<&[u8]>) -> Self {
+        let link = key.and_then(|key| blake3::hash(key).as_bytes().first_chunk().copied());
+        Self { link, ..self }
+    }
+
+    /// Whether a change of the file after `looked`, when it was read, is sure to change the
+    /// fingerprint. It is not where the file was touched less than two seconds before the capture
+    /// began: a later change within one tick of the file system's clock would leave the same
+    /// times ("racy git"). `looked` may be before `start`: clocks are set back. A modification
+    /// time that lies ahead was set by hand, and says nothing about when.
+    pub(super) fn is_trusted(&self, start: Timestamp, looked: Timestamp) -> bool {
+        let first = start.seconds.min(looked.seconds).saturating_sub(RACY);
+        let last = start.seconds.max(looked.seconds).saturating_add(RACY);
+        self.ctime.seconds < first && !(first..=last).contains(&self.mtime.seconds)
+    }
+
+    /// Replaces what is in `bytes` by the fingerprint.
+    pub(super) fn write_to(&self, bytes: &mut Vec<u8>) {
+        bytes.clear();
         bytes.extend_from_slice(&self.size.to_le_bytes());
         for time in [self.mtime, self.ctime] {
             bytes.extend_from_slice(&time.seconds.to_le_bytes());
             bytes.extend_from_slice(&time.nanoseconds.to_le_bytes());
         }
         bytes.extend_from_slice(&self.inode.to_le_bytes());
-        bytes
+        bytes.extend_from_slice(self.link.as_ref().map_or(&[], |link| &link[..]));
     }
 }
+
+/// Seconds within which two changes may leave the same time: the clock of FAT ticks every two.
+const RACY: i64 = 2;
 
 /// The size in bytes.
 pub(super) fn size(stat: &Stat) -> u64 {
@@ -358,6 +382,11 @@ pub(super) fn size(stat: &Stat) -> u64 {
 /// The type in the mode.
 pub(super) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
+}
+
+/// When content or metadata last changed, by the kernel's word.
+pub(super) fn change_time(stat: &Stat) -> Timestamp {
+    timestamp(stat.st_ctime, stat.st_ctime_nsec)
 }
 
 fn mtime(stat: &Stat) -> Timestamp {
@@ -475,14 +504,33 @@ mod tests {
 
     #[test]
     fn a_file_touched_during_the_capture_is_not_trusted() {
-        let old = Fingerprint {
+        let at = |seconds| Timestamp::new(seconds, 5);
+        let touched = |mtime, ctime| Fingerprint {
             size: 1,
-            mtime: Timestamp::new(50, 0),
-            ctime: Timestamp::new(50, 0),
+            mtime: at(mtime),
+            ctime: at(ctime),
             inode: 7,
+            link: None,
         };
-        assert_eq!(old.encode(Timestamp::new(100, 0)).len(), 40);
-        let touched = Fingerprint { ctime: Timestamp::new(98, 0), ..old };
-        assert!(touched.encode(Timestamp::new(100, 5)).is_empty());
+        let trusted = |mtime, ctime, looked| touched(mtime, ctime).is_trusted(at(100), at(looked));
+        assert!(trusted(50, 50, 110));
+        assert!(!trusted(50, 98, 110) && !trusted(98, 50, 110) && !trusted(105, 50, 110));
+        // A change that lies ahead may still come; a modification that does was made up.
+        assert!(!trusted(50, 5_000, 110) && trusted(5_000, 50, 110));
+        // The clock was set back by a minute during the capture, and the file changed after that.
+        assert!(!trusted(41, 41, 42) && trusted(30, 30, 42));
+    }
+
+    #[test]
+    fn the_first_name_of_a_link_is_part_of_its_fingerprint() {
+        let (mut alone, mut linked, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+        let time = Timestamp::new(1, 2);
+        let file = Fingerprint { size: 3, mtime: time, ctime: time, inode: 4, link: None };
+        file.linked_to(None).write_to(&mut alone);
+        file.linked_to(Some(b"a")).write_to(&mut linked);
+        file.linked_to(Some(b"b")).write_to(&mut elsewhere);
+        assert_eq!((alone.len(), linked.len()), (40, 48));
+        assert!(linked.starts_with(&alone) && linked != elsewhere);
+        assert_eq!(hex(&linked[40..]), hex(&blake3::hash(b"a").as_bytes()[..8]));
     }
 }

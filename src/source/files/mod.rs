@@ -5,12 +5,17 @@
 //! restore brings back; its root hash is the proof. The aid named `stat` holds what no restore
 //! can bring back (inode, change time) and would make equal directories look different.
 
+mod attributes;
 mod capture;
 mod commit;
 mod directory;
 mod entry;
+mod links;
+mod listing;
+mod owners;
 mod path;
 mod select;
+mod sparse;
 mod spool;
 mod walk;
 mod write;
@@ -18,38 +23,66 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use directory::Directory;
 pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
-pub use path::{display_key, key_of};
+pub use owners::{Owners, group_number, user_number};
+pub use path::{display_key, escape, key_of, parse_key};
+pub use select::{PathList, patterns_in};
 
 use self::capture::Capture;
-use self::select::Selection;
+use self::owners::Numbers;
+use self::select::{List, Selection};
 use self::spool::Spool;
 use self::walk::Walk;
 use super::{Delta, Description, Kind, Parent, Source, TreeInfo};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
+use crate::id::{hex, unhex};
 use crate::tree::{Change, Changes, Content, Value};
 
 /// The tree of all entries.
 const TREE: &str = "";
 /// The aid: the fingerprint of each entry, under the same key.
 const STAT: &str = "stat";
+/// The aid: the names of owners and groups; see [`Owners`].
+pub(crate) const OWNERS: &str = "owners";
 
-/// What of a directory is captured; all of it unless said otherwise.
+/// The aid of a source that is a list: the keys that were listed.
+pub(crate) const LIST: &str = "list";
+
+/// What of a directory is captured; all of it unless said otherwise. The names of the fields are
+/// those of the options of `backup`; those in a snapshot are in `docs/FORMAT.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct FilesOptions {
-    /// Globs of what to leave out. One without a slash is for names anywhere; one with a slash
-    /// is for paths below the root. A directory that matches is left out with all below it.
-    pub exclude: Vec<String>,
+    /// What the first version left out. Snapshots keep it, nobody writes it any more.
+    #[serde(rename = "exclude")]
+    pub globs: Vec<String>,
     /// Whether other file systems mounted below the root are left out. Their mount points stay.
     pub one_file_system: bool,
+    /// What to leave out, as lines of a `.gitignore` in the root.
+    #[serde(rename = "ignore", skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// The same for upper and lower case alike; these stand after the others.
+    #[serde(rename = "ignore-any-case", skip_serializing_if = "Vec::is_empty")]
+    pub iexclude: Vec<String>,
+    /// Folders with a file of this name, `NAME` or `NAME:HEADER` with the beginning that the file
+    /// must have: only folder and file are captured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_if_present: Vec<String>,
+    /// Whether the same is done for `CACHEDIR.TAG`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub exclude_caches: bool,
+    /// The size in bytes that a regular file may have at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_larger_than: Option<u64>,
 }
 
 /// Files below a directory as a [`Source`].
@@ -60,10 +93,21 @@ pub struct Files {
     root: PathBuf,
     header: Header,
     selection: Selection,
-    /// The changed fingerprints of a capture under way, and whether they are all there are.
-    spool: Option<(Spool, bool)>,
+    /// What a capture under way has seen, for the aids.
+    seen: Option<Seen>,
     /// Whether this is what a restore finds: then a file that is not there is about to be.
     is_target: bool,
+}
+
+/// What a capture of the entries leaves for the aids.
+#[derive(Debug)]
+struct Seen {
+    /// The changed fingerprints.
+    spool: Spool,
+    /// Whether they are all there are.
+    complete: bool,
+    /// All owners.
+    numbers: Numbers,
 }
 
 /// What the description says of the source, so that it can be read in the same way elsewhere.
@@ -71,9 +115,48 @@ pub struct Files {
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Header {
     /// A whole directory.
-    Storage { path: String, options: FilesOptions },
+    Storage {
+        path: String,
+        /// The bytes of the path in hexadecimal, where they are not UTF-8.
+        #[serde(default, rename = "path-hex", skip_serializing_if = "Option::is_none")]
+        exact: Option<String>,
+        options: FilesOptions,
+    },
+    /// What was named one by one below a directory; the aid `list` says what.
+    Listed {
+        path: String,
+        #[serde(default, rename = "path-hex", skip_serializing_if = "Option::is_none")]
+        exact: Option<String>,
+        options: FilesOptions,
+    },
     /// The files below `base` that match a pattern.
     Configuration { base: String, patterns: Vec<String> },
+}
+
+impl Header {
+    /// The directory that keys are relative to.
+    fn root(&self) -> PathBuf {
+        let (Self::Storage { path, .. }
+        | Self::Listed { path, .. }
+        | Self::Configuration { base: path, .. }) = self;
+        match self {
+            Self::Storage { exact: Some(exact), .. } | Self::Listed { exact: Some(exact), .. } => {
+                unhex(exact)
+                    .map_or_else(|| PathBuf::from(path), |bytes| OsString::from_vec(bytes).into())
+            }
+            _ => PathBuf::from(path),
+        }
+    }
+
+    fn move_to(&mut self, root: &Path) {
+        match self {
+            Self::Storage { path, exact, .. } | Self::Listed { path, exact, .. } => {
+                *path = root.to_string_lossy().into_owned();
+                *exact = root.to_str().is_none().then(|| hex(root.as_os_str().as_bytes()));
+            }
+            Self::Configuration { base, .. } => *base = root.to_string_lossy().into_owned(),
+        }
+    }
 }
 
 impl Files {
@@ -85,8 +168,36 @@ impl Files {
         options: FilesOptions,
     ) -> Result<Self, FilesError> {
         let root = root.into();
-        let path = root.to_string_lossy().into_owned();
-        Self::with_header(kind, name.into(), root, Header::Storage { path, options })
+        let mut header = Header::Storage { path: String::new(), exact: None, options };
+        header.move_to(&root);
+        Self::with_header(kind, name.into(), root, header)
+    }
+
+    /// Files and folders that were named one by one, the folders with all that is below them.
+    /// Keys are relative to [`PathList`]'s deepest common folder; what is on the way from there
+    /// to what was named is no entry.
+    pub fn listed(
+        name: impl Into<String>,
+        list: PathList,
+        options: FilesOptions,
+    ) -> Result<Self, Failure> {
+        let (root, list) = list.finish()?;
+        let selection = Selection::listed(list, &options)?;
+        let mut header = Header::Listed { path: String::new(), exact: None, options };
+        header.move_to(&root);
+        let files = Self::with_header(Kind::Storage, name.into(), root, header)?;
+        Ok(Self { selection, ..files })
+    }
+
+    /// Gives a [described](Self::described) source the list that was captured with it: without,
+    /// a source of that kind is empty.
+    pub(crate) fn with_list(mut self, entries: Changes<'_>) -> Result<Self, Failure> {
+        if let Some(list) = self.selection.list() {
+            for entry in entries {
+                list.push(&entry?.key)?;
+            }
+        }
+        Ok(self)
     }
 
     /// Configuration files: absolute paths and globs. Their keys are relative to the deepest
@@ -109,12 +220,14 @@ impl Files {
     ) -> Result<Self, FilesError> {
         let mut header: Header = serde_json::from_slice(&description.header)
             .map_err(|source| FilesError::Header { source })?;
-        let (Header::Storage { path, .. } | Header::Configuration { base: path, .. }) = &mut header;
         if let Some(root) = root {
             // What is captured there, before a restore, was there and not where it came from.
-            *path = root.to_string_lossy().into_owned();
+            header.move_to(root);
         }
-        let root = PathBuf::from(&*path);
+        let root = root.map_or_else(|| header.root(), Path::to_owned);
+        if root.as_os_str().is_empty() {
+            return Err(FilesError::NoPlace);
+        }
         Self::with_header(kind, name.into(), root, header)
     }
 
@@ -131,9 +244,10 @@ impl Files {
     ) -> Result<Self, FilesError> {
         let selection = match &header {
             Header::Storage { options, .. } => Selection::except(options)?,
+            Header::Listed { options, .. } => Selection::listed(List::default(), options)?,
             Header::Configuration { patterns, .. } => Selection::only(patterns)?,
         };
-        Ok(Self { kind, name, root, header, selection, spool: None, is_target: false })
+        Ok(Self { kind, name, root, header, selection, seen: None, is_target: false })
     }
 
     fn entries<'a>(
@@ -145,18 +259,20 @@ impl Files {
         let start = ctx.clock.now();
         ctx.phase(format!("reading {}", self.root.display()), None);
         let root = walk::open_root(&self.root)?;
-        let mut walk = Walk::new(root, &self.selection, ctx)
+        let mut walk = Walk::new(root, &mut self.selection, ctx)
             .map_err(|source| FilesError::Root { path: self.root.clone(), source })?;
         if self.is_target {
             walk.expect_nothing();
         }
-        let (spool, _) = self.spool.insert((Spool::new(), before.is_none()));
-        Ok(Box::new(Capture::new(walk, before, spool, start, ctx)))
+        let complete = before.is_none();
+        let seen = Seen { spool: Spool::new(), complete, numbers: Numbers::default() };
+        let seen = self.seen.insert(seen);
+        Ok(Box::new(Capture::new(walk, before, seen, start, ctx)))
     }
 
     fn fingerprints(&mut self) -> Result<Delta<'_>, Failure> {
-        let Some((spool, complete)) = &mut self.spool else {
-            return Err(FilesError::StatBeforeFiles.into());
+        let Some(Seen { spool, complete, .. }) = &mut self.seen else {
+            return Err(FilesError::AidBeforeFiles.into());
         };
         let error = |source| Failure::from(FilesError::Spool { source });
         let changes = spool.changes().map_err(error)?.map(move |item| {
@@ -166,6 +282,20 @@ impl Files {
         let changes: Changes<'_> = Box::new(changes);
         Ok(if *complete { Delta::Everything(changes) } else { Delta::SinceParent(changes) })
     }
+
+    fn owners<'a>(&'a self, ctx: &'a Context) -> Result<Delta<'a>, Failure> {
+        let Some(Seen { numbers, .. }) = &self.seen else {
+            return Err(FilesError::AidBeforeFiles.into());
+        };
+        Ok(Delta::Everything(Box::new(numbers.changes(ctx).map(Ok))))
+    }
+}
+
+/// The header of a list of files that were nowhere.
+pub(super) fn header_without_place() -> Result<Vec<u8>, FilesError> {
+    let header =
+        Header::Listed { path: String::new(), exact: None, options: FilesOptions::default() };
+    serde_json::to_vec(&header).map_err(|source| FilesError::Header { source })
 }
 
 impl Source for Files {
@@ -186,7 +316,14 @@ impl Source for Files {
         Ok(Description {
             header,
             trees: vec![tree(TREE)],
-            aids: vec![tree(STAT)],
+            aids: self
+                .selection
+                .list()
+                .map(|_| LIST)
+                .into_iter()
+                .chain([OWNERS, STAT])
+                .map(tree)
+                .collect(),
             ..Description::default()
         })
     }
@@ -199,8 +336,14 @@ impl Source for Files {
         parent: Option<&'a dyn Parent>,
         ctx: &'a Context,
     ) -> Result<Delta<'a>, Failure> {
-        if tree.name == STAT {
-            return self.fingerprints();
+        match tree.name.as_str() {
+            STAT => return self.fingerprints(),
+            OWNERS => return self.owners(ctx),
+            _ => {}
+        }
+        if tree.name == LIST {
+            let entries = self.selection.list().map(List::entries).transpose()?;
+            return Ok(Delta::Everything(entries.unwrap_or_else(|| Box::new(std::iter::empty()))));
         }
         let before = parent.map(|parent| parent.entries(STAT)).transpose()?.flatten();
         let since_parent = before.is_some();
@@ -209,7 +352,7 @@ impl Source for Files {
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        self.spool = None;
+        self.seen = None;
         Ok(())
     }
 }
@@ -225,13 +368,13 @@ pub enum FilesError {
         /// Why.
         source: io::Error,
     },
-    /// A pattern is no glob.
-    #[error("`{pattern}` is not a pattern")]
+    /// A pattern means nothing.
+    #[error("`{pattern}` is not a pattern: {reason}")]
     Pattern {
         /// The pattern.
         pattern: String,
         /// What is wrong with it.
-        source: globset::Error,
+        reason: String,
     },
     /// A pattern is not an absolute path.
     #[error("`{pattern}` is not an absolute path of a file, or has `..` in it")]
@@ -245,9 +388,12 @@ pub enum FilesError {
         /// Why.
         source: io::Error,
     },
-    /// The fingerprints were asked for before the entries.
-    #[error("the fingerprints of the files are known only after the files were read")]
-    StatBeforeFiles,
+    /// An aid was asked for before the entries.
+    #[error("fingerprints and owners of the files are known only after the files were read")]
+    AidBeforeFiles,
+    /// What came through a pipe has no place to go back to.
+    #[error("it came through a pipe, and was in no directory")]
+    NoPlace,
     /// A description is not one of files.
     #[error("not the description of a directory or of configuration files")]
     Header {
@@ -284,6 +430,15 @@ pub enum FilesError {
         /// Why.
         source: io::Error,
     },
+    /// What would be replaced is now too large, or in a tagged folder, and so was not saved.
+    #[error(
+        "refused: {} is now left out by its size or a tag, and would be lost",
+        path.display()
+    )]
+    Unsaved {
+        /// The file.
+        path: PathBuf,
+    },
     /// The content of a file could not be fetched.
     #[error("cannot fetch the content of {path}")]
     Content {
@@ -311,7 +466,7 @@ pub enum FilesError {
 impl Hint for FilesError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Pattern { .. } | Self::PatternPath { .. } => ErrorKind::Usage,
+            Self::Pattern { .. } | Self::PatternPath { .. } | Self::NoPlace => ErrorKind::Usage,
             Self::Entry { .. } | Self::Header { .. } | Self::HostilePath { .. } => {
                 ErrorKind::Damage
             }
@@ -326,9 +481,16 @@ impl Hint for FilesError {
                 Some("create it, or correct `path` in coeval.toml".to_owned())
             }
             Self::Root { .. } => Some("run as a user who may read it".to_owned()),
+            Self::NoPlace => Some(
+                "write it into a directory with `--target DIR`, or print it with `coeval cat`"
+                    .to_owned(),
+            ),
             Self::PatternPath { .. } => {
                 Some("write the whole path, as /app/.env or /app/settings/*.py".to_owned())
             }
+            Self::Unsaved { .. } => Some(
+                "move it away, or restore into another directory with `--target DIR`".to_owned(),
+            ),
             Self::NotADirectory { .. } => {
                 Some("restore into another directory with `--target DIR`".to_owned())
             }

@@ -26,12 +26,75 @@ pub fn key_of(path: &Path) -> Option<Key> {
     Some(key)
 }
 
-/// The path of a key, for people: bytes that are not UTF-8 are replaced.
+/// The path of a key as text, exact: [`parse_key`] reads it back. See [`escape`].
 pub fn display_key(key: &[u8]) -> String {
     if key.is_empty() {
         return ".".to_owned();
     }
-    String::from_utf8_lossy(&path_bytes(key)).into_owned()
+    // A slash is in no name of a directory, but a snapshot from elsewhere may hold anything.
+    let name = |name: &[u8]| escape(name).replace('/', "\\x2f");
+    key.split(|&byte| byte == 0).map(name).collect::<Vec<_>>().join("/")
+}
+
+/// The key of a path that [`display_key`] wrote, or a person; slashes too many do no harm.
+pub fn parse_key(path: &str) -> Key {
+    let names = path.split('/').filter(|name| !matches!(*name, "" | ".")).map(unescape);
+    names.collect::<Vec<_>>().join(&0)
+}
+
+/// Bytes as text that fits into a line and can be typed: what is not UTF-8 and control characters
+/// become `\xHH`, byte by byte, and so does a backslash where it would be read as the beginning of
+/// that. [`unescape`] gives the bytes back.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let hex = |text: &mut String, bytes: &[u8]| {
+        for byte in bytes {
+            text.push_str("\\x");
+            text.push_str(&crate::id::hex(&[*byte]));
+        }
+    };
+    let mut rest = bytes;
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let (here, after) = rest.split_at(c.len_utf8());
+            if c.is_control() || escaped(rest).is_some() {
+                hex(&mut text, here);
+            } else {
+                text.push(c);
+            }
+            rest = after;
+        }
+        hex(&mut text, chunk.invalid());
+        rest = rest.get(chunk.invalid().len()..).unwrap_or_default();
+    }
+    text
+}
+
+/// The bytes that [`escape`] wrote. Backslashes that begin no `\xHH` stand for themselves.
+pub fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        match escaped(rest) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = rest.get(4..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+/// The byte that `\xHH` at the beginning stands for.
+fn escaped(text: &[u8]) -> Option<u8> {
+    let &[b'\\', b'x', high, low, ..] = text else { return None };
+    let digit =
+        |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(high)? << 4 | digit(low)?)
 }
 
 /// The path of a key, exact, with slashes.
@@ -67,6 +130,8 @@ pub(super) fn names(key: &[u8]) -> Result<Vec<CString>, FilesError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -76,6 +141,38 @@ mod tests {
         keys.sort();
         let walk: Vec<_> = keys.iter().map(|key| display_key(key)).collect();
         assert_eq!(walk, ["a", "a/b/c", "a/c", "a!", "a-b", "b"]);
+    }
+
+    #[test]
+    fn names_look_as_they_are_where_they_can() {
+        for (name, shown) in [
+            (&b"a b"[..], "a b"),
+            ("Übersicht.pdf".as_bytes(), "Übersicht.pdf"),
+            (b"dos\\path", "dos\\path"),
+            (b"\xff\xfe", "\\xff\\xfe"),
+            (b"two\nlines", "two\\x0alines"),
+            (b"dev\\x2dsda", "dev\\x5cx2dsda"),
+        ] {
+            assert_eq!(escape(name), shown);
+            assert_eq!(unescape(shown), name);
+        }
+        assert_eq!(parse_key("/a//b/./c/"), b"a\0b\0c");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_name_its_text_is_one_line_and_leads_back(
+            // Few distinct bytes, so that beginnings of escapes are common.
+            names in prop::collection::vec(
+                prop::collection::vec(prop::sample::select(&b"\\x2fF\xff\xc3\xbc\n/"[..]), 1..12),
+                1..4,
+            ),
+        ) {
+            let key = names.join(&0);
+            let text = display_key(&key);
+            prop_assert!(!text.chars().any(char::is_control));
+            prop_assert_eq!(parse_key(&text), key);
+        }
     }
 
     #[test]

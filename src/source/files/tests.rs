@@ -2,7 +2,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -191,15 +191,169 @@ fn a_file_that_changes_while_it_is_read_is_reported() {
 }
 
 #[test]
-fn what_is_not_captured_is_said() {
+fn what_is_no_file_is_an_entry_of_its_own_kind() {
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.path().join("fifo"), 0o640.into()).unwrap();
     let (ctx, recorder) = recorded();
     let (captured, _) = capture_since(&mut storage(folder.path()), None, &ctx);
-    assert_eq!(captured.trees[TREE].len(), 1);
-    assert_eq!(recorder.skipped(), ["socket"]);
+    let kinds = captured.trees[TREE].values().map(|(head, _)| Entry::decode(head).unwrap().kind);
+    let kinds: Vec<_> = kinds.collect();
+    assert_eq!(kinds, [EntryKind::Directory, EntryKind::Fifo, EntryKind::Socket]);
+    assert_eq!(recorder.skipped(), [""; 0]);
+}
+
+/// What the entries of a capture say of links: each key, and the key it names.
+fn links(captured: &Captured) -> Vec<(String, Option<String>)> {
+    let link = |head: &[u8]| Entry::decode(head).unwrap().link.map(|key| display_key(&key));
+    let entries = captured.trees[TREE].iter().skip(1);
+    entries.map(|(key, (head, _))| (display_key(key), link(head))).collect()
+}
+
+#[test]
+fn a_link_names_the_first_of_its_names_wherever_that_has_moved() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    put(&at("d/one"), b"same");
+    fs::hard_link(at("d/one"), at("two")).unwrap();
+    symlink("nowhere", at("d/sym")).unwrap();
+    fs::hard_link(at("d/sym"), at("sym")).unwrap();
+    let pairs = |pairs: &[(&str, Option<&str>)]| {
+        pairs.iter().map(|(a, b)| ((*a).to_owned(), b.map(str::to_owned))).collect::<Vec<_>>()
+    };
+    let (before, _) = capture_since(&mut storage(folder.path()), None, &later());
+    let expected = [
+        ("d", None),
+        ("d/one", None),
+        ("d/sym", None),
+        ("sym", Some("d/sym")),
+        ("two", Some("d/one")),
+    ];
+    assert_eq!(links(&before), pairs(&expected));
+    assert_eq!(before.trees[TREE][&b"two"[..]].1, b"same");
+    let (_, puts) = capture_since(&mut storage(folder.path()), Some(&before), &later());
+    assert_eq!(puts, 0);
+
+    // Neither file is touched by this, and still all entries that named it change.
+    rustix::fs::rename(at("d"), at("z")).unwrap();
+    let (moved, _) = capture_since(&mut storage(folder.path()), Some(&before), &later());
+    let expected =
+        [("sym", None), ("two", None), ("z", None), ("z/one", Some("two")), ("z/sym", Some("sym"))];
+    assert_eq!(links(&moved), pairs(&expected));
+    assert_eq!(moved.trees[TREE], capture(folder.path()).trees[TREE]);
+
+    let options = FilesOptions { exclude: vec!["/two".to_owned()], ..FilesOptions::default() };
+    let mut source = Files::new(Kind::Storage, "files", folder.path(), options).unwrap();
+    let (left, _) = capture_since(&mut source, Some(&moved), &later());
+    let expected = [("sym", None), ("z", None), ("z/one", None), ("z/sym", Some("sym"))];
+    assert_eq!(links(&left), pairs(&expected));
+}
+
+#[test]
+fn attributes_and_flags_are_captured_and_their_change_is_seen() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("f");
+    put(&path, b"x");
+    let set = |path: &Path, name: &str, value: &[u8]| {
+        rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    set(&path, "user.b", b"\0binary");
+    set(&path, "user.a", b"");
+    set(folder.path(), "user.root", b"of the root");
+    let flags = rustix::fs::IFlags::from_bits_retain(0x40);
+    rustix::fs::ioctl_setflags(File::open(&path).unwrap(), flags).unwrap();
+    let entry =
+        |captured: &Captured, key: &[u8]| Entry::decode(&captured.trees[TREE][key].0).unwrap();
+    let (before, _) = capture_since(&mut storage(folder.path()), None, &later());
+    let found = entry(&before, b"f");
+    let names: Vec<_> = found.attributes.iter().map(|a| (&*a.name, &*a.value)).collect();
+    assert_eq!(names, [(&b"user.a"[..], &b""[..]), (b"user.b", b"\0binary")]);
+    assert_eq!(found.flags, 0x40);
+    assert_eq!(entry(&before, b"").attributes[0].name, b"user.root");
+
+    set(&path, "user.b", b"changed");
+    let (after, puts) = capture_since(&mut storage(folder.path()), Some(&before), &later());
+    assert_eq!((puts, &*entry(&after, b"f").attributes[1].value), (1, &b"changed"[..]));
+}
+
+#[test]
+fn a_path_longer_than_the_kernel_takes_is_walked_with_few_descriptors() {
+    let folder = TempDir::new().unwrap();
+    let mut directory = File::open(folder.path()).unwrap();
+    let name = "n".repeat(200);
+    for _ in 0..250 {
+        rustix::fs::mkdirat(&directory, &name, 0o700.into()).unwrap();
+        let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+        for file in ["after", "zz"] {
+            rustix::fs::openat(&directory, file, flags, 0o600.into()).unwrap();
+        }
+        let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY;
+        directory = rustix::fs::openat(&directory, &name, flags, 0.into()).unwrap().into();
+    }
+    let (ctx, recorder) = recorded();
+    let mut selection = Selection::except(&FilesOptions::default()).unwrap();
+    let mut walk =
+        Walk::new(walk::open_root(folder.path()).unwrap(), &mut selection, &ctx).unwrap();
+    let (mut entries, mut longest) = (0, 0);
+    while let Some(key) = walk.peek() {
+        longest = longest.max(key.len());
+        let found = walk.take().unwrap();
+        walk.pass(&found);
+        entries += 1;
+        assert!(walk.open_directories() <= 65);
+    }
+    assert_eq!((entries, longest), (1 + 250 * 3, 250 * 201 - 1));
+    assert_eq!(recorder.skipped(), [""; 0]);
+}
+
+#[test]
+fn a_path_too_long_for_a_key_is_listed() {
+    let folder = TempDir::new().unwrap();
+    let mut directory = File::open(folder.path()).unwrap();
+    let name = "n".repeat(255);
+    for _ in 0..260 {
+        rustix::fs::mkdirat(&directory, &name, 0o700.into()).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY;
+        directory = rustix::fs::openat(&directory, &name, flags, 0.into()).unwrap().into();
+    }
+    let (ctx, recorder) = recorded();
+    let (captured, _) = capture_since(&mut storage(folder.path()), None, &ctx);
+    assert_eq!(captured.trees[TREE].len(), 1 + 256);
+    assert_eq!(recorder.skipped().len(), 1);
+}
+
+#[test]
+fn a_directory_that_is_moved_while_the_walk_is_far_below_is_found_again_or_listed() {
+    for parent_too in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let root = folder.path().join("root");
+        let mut path = root.join("a");
+        path.extend((0..100).map(|level| format!("d{level}")));
+        fs::create_dir_all(&path).unwrap();
+        put(&root.join("a/zz"), b"in the directory that was moved out of");
+        put(&root.join("b"), b"after it");
+        let (ctx, recorder) = recorded();
+        let mut selection = Selection::except(&FilesOptions::default()).unwrap();
+        let mut walk = Walk::new(walk::open_root(&root).unwrap(), &mut selection, &ctx).unwrap();
+        let mut keys = Vec::new();
+        while let Some(key) = walk.peek() {
+            if key.ends_with(b"d90") {
+                rustix::fs::rename(root.join("a/d0"), folder.path().join("elsewhere")).unwrap();
+                if parent_too {
+                    rustix::fs::rename(root.join("a"), root.join("c")).unwrap();
+                }
+            }
+            keys.push(display_key(key));
+            let found = walk.take().unwrap();
+            walk.pass(&found);
+        }
+        let (last, skipped): (&[_], &[_]) =
+            if parent_too { (&["b"], &["a"]) } else { (&["a/zz", "b"], &[]) };
+        assert_eq!(keys.len(), 102 + last.len());
+        assert_eq!(keys[102..], *last);
+        assert_eq!(recorder.skipped(), skipped);
+    }
 }
 
 #[test]
@@ -235,6 +389,7 @@ fn excluded_files_are_neither_captured_nor_deleted() {
     let options = || FilesOptions {
         exclude: vec!["/cache".to_owned(), "*.tmp".to_owned()],
         one_file_system: true,
+        ..FilesOptions::default()
     };
     let source = || Files::new(Kind::Storage, "s", root, options()).unwrap();
     let (captured, _) = capture_since(&mut source(), None, &later());
@@ -429,15 +584,15 @@ fn a_file_that_cannot_be_opened_is_listed_and_left_out() {
     let path = folder.path().join("f");
     put(&path, b"x");
     let (ctx, recorder) = recorded();
-    let selection = Selection::only(&["f".to_owned()]).unwrap();
+    let mut selection = Selection::only(&["f".to_owned()]).unwrap();
     let root = walk::open_root(folder.path()).unwrap();
-    let mut walk = Walk::new(root, &selection, &ctx).unwrap();
+    let mut walk = Walk::new(root, &mut selection, &ctx).unwrap();
     // Found as a file; by the time it is opened, a link, which is not followed.
-    assert_eq!(walk.peek().unwrap().key, b"f");
+    assert_eq!(walk.peek().unwrap(), b"f");
     fs::remove_file(&path).unwrap();
     symlink("/etc/passwd", &path).unwrap();
-    let mut spool = Spool::new();
+    let mut seen = Seen { spool: Spool::new(), complete: true, numbers: Numbers::default() };
     let start = ctx.clock.now();
-    assert_eq!(Capture::new(walk, None, &mut spool, start, &ctx).count(), 0);
+    assert_eq!(Capture::new(walk, None, &mut seen, start, &ctx).count(), 0);
     assert_eq!(recorder.skipped(), ["f"]);
 }

@@ -1,17 +1,21 @@
 //! Walks a directory tree in the order of keys: depth first, names sorted, through directory
-//! descriptors, so that a directory moved or replaced by a link meanwhile leads nowhere else.
+//! descriptors, so that a directory moved or replaced by a link meanwhile leads nowhere else, and
+//! a path may be longer than the kernel takes.
 
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use super::FilesError;
 use super::entry::file_type;
-use super::path::{LONGEST_KEY, child, display_key, path_bytes};
-use super::select::Selection;
+use super::listing::Listing;
+use super::path::{LONGEST_KEY, display_key};
+use super::select::{Choice, Selection};
 use crate::context::Context;
 use crate::report::Event;
 use crate::tree::Key;
@@ -22,13 +26,19 @@ pub(super) const STAGING_PREFIX: &str = ".coeval-restore-";
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Something that the walk came to.
-#[derive(Debug)]
+/// How many directories are held open: the root and the deepest ones.
+const OPEN: usize = 64;
+/// Bytes of names that are kept in memory, for all directories on the way together.
+const NAMES: usize = 64 << 20;
+/// Bytes of names of one directory that always are.
+const NAMES_OF_ONE: usize = 64 << 10;
+/// What the kernel fills with names at once.
+const BUFFER: usize = 64 << 10;
+
+/// Something that the walk came to. Its key is [`Walk::key`] until the walk goes on.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
-    pub(super) key: Key,
     pub(super) stat: Stat,
-    /// Its name in the directory that the walk is in.
-    name: CString,
     /// Whether it belongs to the source, its type aside.
     wanted: bool,
     /// Whether the walk goes into it.
@@ -38,73 +48,74 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     ctx: &'a Context,
-    selection: &'a Selection,
-    /// The device to stay on, if the walk may not leave it.
-    device: Option<u64>,
+    choice: Choice<'a>,
     /// The directories from the root to where the walk is.
     levels: Vec<Level>,
+    /// Bytes of names that they hold.
+    names: usize,
+    /// The key of what the walk is at.
+    key: Key,
     current: Option<Found>,
-    /// Which of the selection's patterns have matched something.
-    matched: Vec<bool>,
+    buffer: Box<[MaybeUninit<u8>]>,
 }
 
 #[derive(Debug)]
 struct Level {
-    fd: OwnedFd,
-    key: Key,
-    names: std::vec::IntoIter<CString>,
+    /// `None` while the walk is far below.
+    fd: Option<OwnedFd>,
+    /// Device and inode.
+    identity: (u64, u64),
+    /// How much of the walk's key is that of the directory.
+    key: usize,
+    names: Listing,
+    /// Bytes of names that were there in the beginning.
+    memory: usize,
 }
 
 impl<'a> Walk<'a> {
     /// Begins at an open root; fails if the root cannot be listed, for then nothing is known.
     pub(super) fn new(
         root: OwnedFd,
-        selection: &'a Selection,
+        selection: &'a mut Selection,
         ctx: &'a Context,
     ) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&root)?;
-        let matched = vec![false; selection.patterns().len()];
-        let mut names = list(&root)?;
-        names.retain(|name| !name.to_bytes().starts_with(STAGING_PREFIX.as_bytes()));
-        let level = Level { names: names.into_iter(), fd: root, key: Key::new() };
-        // The root itself is an entry only where everything below it belongs to the source.
-        let current = selection.patterns().is_empty().then(|| Found {
+        let choice = selection.begin(&stat, ctx).map_err(io::Error::other)?;
+        let mut walk = Self {
+            ctx,
+            levels: Vec::new(),
+            names: 0,
             key: Key::new(),
-            stat,
-            name: c".".to_owned(),
-            wanted: true,
-            descend: false,
-        });
-        let device = selection.one_file_system().then_some(stat.st_dev);
-        Ok(Self { ctx, selection, device, levels: vec![level], current, matched })
+            current: choice.has_root().then_some(Found { stat, wanted: true, descend: false }),
+            choice,
+            buffer: vec![MaybeUninit::uninit(); BUFFER].into_boxed_slice(),
+        };
+        walk.push(root, &stat)?;
+        Ok(walk)
     }
 
-    /// What the walk is at, until it is taken; `None` at the end.
-    pub(super) fn peek(&mut self) -> Option<&Found> {
+    /// The key of what the walk is at, until it is taken; `None` at the end.
+    pub(super) fn peek(&mut self) -> Option<&[u8]> {
         while self.current.is_none() {
             let level = self.levels.last_mut()?;
-            match level.names.next() {
-                None => drop(self.levels.pop()),
-                Some(name) => self.current = self.look_at(name),
+            self.key.truncate(level.key);
+            if level.key > 0 {
+                self.key.push(0);
+            }
+            let start = self.key.len();
+            match level.names.next(&mut self.key) {
+                Ok(Some(kind)) => {
+                    self.current = self.look_at(start, kind);
+                }
+                Ok(None) => self.leave(),
+                Err(error) => {
+                    level.names = Listing::empty();
+                    self.key.truncate(level.key);
+                    self.skip(&format!("cannot be listed: {error}"));
+                }
             }
         }
-        self.current.as_ref()
-    }
-
-    /// Goes on past what was found: into it, if it is a directory.
-    pub(super) fn pass(&mut self, found: &Found) {
-        if !found.descend {
-            return;
-        }
-        let Some(level) = self.levels.last() else { return };
-        let opened = rustix::fs::openat(&level.fd, &found.name, DIRECTORY, Mode::empty())
-            .map_err(io::Error::from)
-            .and_then(|fd| Ok(Level { names: list(&fd)?.into_iter(), fd, key: found.key.clone() }));
-        match opened {
-            Ok(level) => self.levels.push(level),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => self.skip(&found.key, &format!("cannot be listed: {error}")),
-        }
+        Some(&self.key)
     }
 
     /// Takes what [`Walk::peek`] showed.
@@ -112,72 +123,182 @@ impl<'a> Walk<'a> {
         self.current.take()
     }
 
-    /// Opens the regular file that was found and not yet passed.
-    pub(super) fn open(&self, found: &Found) -> io::Result<File> {
+    /// The key of what was taken last.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Goes on past what was taken: into it, if it is a directory. Gives the open directory.
+    pub(super) fn pass(&mut self, found: &Found) -> Option<BorrowedFd<'_>> {
+        if !found.descend {
+            // Of all directories only the root is a level before it is passed.
+            let is_root = self.key.is_empty() && self.levels.len() == 1;
+            return if is_root { self.top() } else { None };
+        }
+        let opened = self.here().and_then(|(directory, name)| {
+            Ok(rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())?)
+        });
+        match opened.and_then(|fd| self.push(fd, &found.stat)) {
+            Ok(()) => return self.top(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.skip(&format!("cannot be listed: {error}")),
+        }
+        None
+    }
+
+    /// Opens the regular file that was taken and not yet passed.
+    pub(super) fn open(&self) -> io::Result<File> {
         // NONBLOCK: opening a FIFO that took the file's place must not wait for a writer.
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        Ok(rustix::fs::openat(self.here()?, &found.name, flags, Mode::empty())?.into())
+        let (directory, name) = self.here()?;
+        Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?.into())
     }
 
-    /// The target of the symbolic link that was found and not yet passed.
-    pub(super) fn read_link(&self, found: &Found) -> io::Result<Vec<u8>> {
-        Ok(rustix::fs::readlinkat(self.here()?, &found.name, Vec::new())?.into_bytes())
+    /// The target of the symbolic link that was taken and not yet passed.
+    pub(super) fn read_link(&self) -> io::Result<Vec<u8>> {
+        let (directory, name) = self.here()?;
+        Ok(rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes())
     }
 
-    /// Takes every pattern for matched: none will be reported.
+    /// A short path of what was taken and not yet passed, for calls that know no directories.
+    pub(super) fn short_path(&self) -> io::Result<CString> {
+        let (directory, name) = self.here()?;
+        let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
+        path.extend_from_slice(name);
+        Ok(CString::new(path)?)
+    }
+
+    #[cfg(test)]
+    pub(super) fn open_directories(&self) -> usize {
+        self.levels.iter().filter(|level| level.fd.is_some()).count()
+    }
+
+    /// Nothing will be reported that was asked for and is not there.
     pub(super) fn expect_nothing(&mut self) {
-        self.matched.fill(true);
+        self.choice.expect_nothing();
     }
 
-    /// Reports the patterns that matched nothing.
-    pub(super) fn report_unmatched(&self) {
-        for (pattern, matched) in self.selection.patterns().iter().zip(&self.matched) {
-            if *matched {
-                continue;
+    /// Reports what was asked for and is not there, and what was left out.
+    pub(super) fn finish(&mut self) -> Result<(), FilesError> {
+        self.choice.finish()
+    }
+
+    /// Reports that what the walk is at is missing, or something of it.
+    pub(super) fn skip(&self, reason: &str) {
+        let item = display_key(&self.key);
+        self.ctx.report(Event::Skipped { item, reason: reason.to_owned() });
+    }
+
+    /// The directory that the walk is in, and the name there of what it is at.
+    fn here(&self) -> io::Result<(BorrowedFd<'_>, &[u8])> {
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let level = self.levels.last().ok_or_else(gone)?;
+        let start = if level.key == 0 { 0 } else { level.key + 1 };
+        let name = self.key.get(start..).ok_or_else(gone)?;
+        Ok((level.fd.as_ref().ok_or_else(gone)?.as_fd(), name))
+    }
+
+    fn top(&self) -> Option<BorrowedFd<'_>> {
+        self.levels.last()?.fd.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Lists an open directory, whose key is the walk's, and goes into it.
+    fn push(&mut self, fd: OwnedFd, stat: &Stat) -> io::Result<()> {
+        let budget = NAMES.saturating_sub(self.names).max(NAMES_OF_ONE);
+        let names = match self.choice.tag(&self.key, &fd) {
+            Some(tag) => Listing::only(tag.as_bytes()),
+            None => Listing::read(fd.as_fd(), budget, &mut self.buffer)?,
+        };
+        let memory = names.memory();
+        self.names += memory;
+        let identity = (stat.st_dev, stat.st_ino);
+        self.levels.push(Level { fd: Some(fd), identity, key: self.key.len(), names, memory });
+        // The root stays open: a way back from wherever the others were moved.
+        if let Some(far) = self.levels.len().checked_sub(OPEN + 1)
+            && far > 0
+        {
+            self.levels[far].fd = None;
+        }
+        Ok(())
+    }
+
+    /// Goes back up from a directory that is done.
+    fn leave(&mut self) {
+        let Some(done) = self.levels.pop() else { return };
+        let Some(level) = self.levels.last() else { return };
+        self.names -= done.memory;
+        if level.fd.is_some() {
+            return;
+        }
+        self.key.truncate(level.key);
+        let reopened = self.reopen(level, done.fd);
+        if let Err(error) = &reopened {
+            self.skip(&format!("cannot be gone on with: {error}"));
+        }
+        if let Some(level) = self.levels.last_mut() {
+            match reopened {
+                Ok(fd) => level.fd = Some(fd),
+                Err(_) => level.names = Listing::empty(),
             }
-            let item = pattern.text().to_owned();
-            self.ctx.report(if pattern.is_literal() {
-                Event::Skipped { item, reason: "there is no such file".to_owned() }
-            } else {
-                Event::Note(format!("no file matches `{item}`"))
-            });
         }
     }
 
-    pub(super) fn skip(&self, key: &[u8], reason: &str) {
-        self.ctx.report(Event::Skipped { item: display_key(key), reason: reason.to_owned() });
+    /// Opens a directory again from one that was found in it, or, if that was moved elsewhere,
+    /// from the root.
+    fn reopen(&self, level: &Level, below: Option<OwnedFd>) -> io::Result<OwnedFd> {
+        let open = |directory: BorrowedFd<'_>, name: &[u8]| {
+            rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())
+        };
+        let is_it = |fd: &OwnedFd| {
+            rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == level.identity)
+        };
+        let above = below.and_then(|below| open(below.as_fd(), b"..").ok());
+        if let Some(above) = above.filter(is_it) {
+            return Ok(above);
+        }
+        let root = self.levels.first().and_then(|root| root.fd.as_ref());
+        let root = root.ok_or(io::ErrorKind::NotFound)?;
+        let mut fd = open(root.as_fd(), b".")?;
+        for name in self.key[..level.key].split(|&byte| byte == 0) {
+            fd = open(fd.as_fd(), name)?;
+        }
+        if is_it(&fd) { Ok(fd) } else { Err(io::Error::other("another took its place")) }
     }
 
-    fn here(&self) -> io::Result<BorrowedFd<'_>> {
-        self.levels.last().map(|level| level.fd.as_fd()).ok_or(io::ErrorKind::NotFound.into())
-    }
-
-    /// The entry with this name, if it belongs to the source.
-    fn look_at(&mut self, name: CString) -> Option<Found> {
-        let level = self.levels.last()?;
-        let key = child(&level.key, name.as_bytes());
-        let wanted = self.selection.wanted(&path_bytes(&key), &mut self.matched);
-        if !wanted.itself && !wanted.below {
+    /// What has this name, from `start` of the key on, if it belongs to the source. `kind` is what
+    /// its directory says, if it does.
+    fn look_at(&mut self, start: usize, kind: FileType) -> Option<Found> {
+        if self.levels.len() == 1 && self.key.starts_with(STAGING_PREFIX.as_bytes()) {
             return None;
         }
-        if key.len() > LONGEST_KEY {
-            self.skip(&key, "its path is too long");
+        let wanted = self.choice.wanted(&self.key);
+        let is_no_directory = !matches!(kind, FileType::Directory | FileType::Unknown);
+        if !wanted.itself && (!wanted.below || is_no_directory) {
             return None;
         }
-        let stat = match rustix::fs::statat(&level.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        if self.key.len() > LONGEST_KEY {
+            self.skip("its path is too long");
+            return None;
+        }
+        let directory = self.top()?;
+        let name = &self.key[start..];
+        let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             // Deleted since it was listed.
-            Err(rustix::io::Errno::NOENT) => return None,
+            Err(Errno::NOENT) => return None,
             Err(error) => {
-                self.skip(&key, &format!("cannot be looked at: {}", io::Error::from(error)));
+                self.skip(&format!("cannot be looked at: {}", io::Error::from(error)));
                 return None;
             }
         };
-        let directory = file_type(&stat) == FileType::Directory;
-        let descend =
-            directory && wanted.below && self.device.is_none_or(|device| device == stat.st_dev);
-        let found = Found { key, stat, name, wanted: wanted.itself, descend };
+        if self.choice.leaves_out(&self.key, &stat) {
+            return None;
+        }
+        let descend = file_type(&stat) == FileType::Directory
+            && wanted.below
+            && !self.choice.is_beyond(&self.key, &stat);
+        let found = Found { stat, wanted: wanted.itself, descend };
         if self.is_entry(&found) {
             return Some(found);
         }
@@ -188,24 +309,20 @@ impl<'a> Walk<'a> {
     /// Whether what was found is itself an entry; says why not, where that is no matter of course.
     fn is_entry(&self, found: &Found) -> bool {
         let kind = file_type(&found.stat);
-        let by_pattern = !self.selection.patterns().is_empty();
-        match kind {
-            _ if !found.wanted => false,
-            FileType::Directory if by_pattern && found.descend => false,
-            FileType::Directory if by_pattern => {
-                self.skip(&found.key, "is a directory; add `/**` for all files in it");
-                false
-            }
-            FileType::Symlink if by_pattern => {
-                self.skip(&found.key, "is a symbolic link; name the file it points to");
-                false
-            }
-            FileType::RegularFile | FileType::Directory | FileType::Symlink => true,
-            _ => {
-                self.skip(&found.key, &format!("not captured: is a {}", special(kind)));
-                false
-            }
+        if !found.wanted {
+            return false;
         }
+        if !self.choice.is_by_pattern() {
+            return true;
+        }
+        match kind {
+            FileType::RegularFile => return true,
+            FileType::Directory if found.descend => {}
+            FileType::Directory => self.skip("is a directory; add `/**` for all files in it"),
+            FileType::Symlink => self.skip("is a symbolic link; name the file it points to"),
+            _ => self.skip("is no regular file"),
+        }
+        false
     }
 }
 
@@ -214,26 +331,4 @@ pub(super) fn open_root(path: &std::path::Path) -> Result<OwnedFd, FilesError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
         .map_err(|error| FilesError::Root { path: path.to_owned(), source: error.into() })
-}
-
-/// The names in a directory, sorted.
-fn list(fd: &OwnedFd) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(fd)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-fn special(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Fifo => "FIFO",
-        FileType::Socket => "socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "device",
-        _ => "file of an unknown kind",
-    }
 }

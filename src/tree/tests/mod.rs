@@ -1,5 +1,6 @@
 //! The promises of trees, over chunks in memory.
 
+mod compare;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
