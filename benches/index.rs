@@ -5,6 +5,7 @@
 //! The repository is made up as it is read, so only this host's view of it takes room on disk. Each
 //! step is a process of its own, so that its peak memory is its own.
 #![allow(missing_docs, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
+#![allow(clippy::cast_precision_loss, reason = "what is shown has three digits")]
 
 use std::fs::File;
 use std::ops::Range;
@@ -221,9 +222,9 @@ fn main() {
     if let Some(step @ ("fill" | "look-up")) = args.first().map(String::as_str) {
         let (segments, folder) = (number(1), Path::new(&args[2]));
         if step == "fill" {
-            fill(folder, segments)
+            fill(folder, segments);
         } else {
-            look_up(folder, segments)
+            look_up(folder, segments);
         }
         say("peak memory", &peak_memory());
         return;
