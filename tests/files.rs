@@ -28,9 +28,6 @@ use coeval::tree;
 use proptest::prelude::*;
 use zoo::{Descriptions, Part};
 
-/// What a restore does not bring back yet.
-const WAITING: [Part; 5] = [Part::Attributes, Part::Flags, Part::Links, Part::Special, Part::Deep];
-
 /// A repository in memory, and a folder.
 struct World {
     repo: Arc<Repo>,
@@ -173,8 +170,7 @@ fn a_snapshot_says_everything_that_there_is_to_see() {
 fn everything_comes_back() {
     let world = World::new();
     let (live, copy) = (world.path("live"), world.path("copy"));
-    let parts: Vec<Part> = Part::ALL.into_iter().filter(|part| !WAITING.contains(part)).collect();
-    zoo::build(&live, &parts);
+    zoo::build(&live, &Part::ALL);
     let snapshot = world.backup(Parent::None, &world.ctx);
     world.restore(&snapshot, &copy);
     let (before, after) = (zoo::look(&live), zoo::look(&copy));
@@ -314,15 +310,6 @@ fn histories() -> u32 {
     std::env::var("COEVAL_HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(24)
 }
 
-/// Whether a restore brings back all that the step makes.
-fn is_restored(step: &Step) -> bool {
-    match step {
-        Step::Attribute(..) => !WAITING.contains(&Part::Attributes),
-        Step::Link(..) => !WAITING.contains(&Part::Links),
-        _ => true,
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: histories(), ..ProptestConfig::default() })]
 
@@ -346,8 +333,7 @@ proptest! {
         let world = World::new();
         let mut snapshots = Vec::new();
         for steps in &history {
-            let steps: Vec<Step> = steps.iter().filter(|step| is_restored(step)).cloned().collect();
-            go(&world.path("live"), &steps);
+            go(&world.path("live"), steps);
             let seen = zoo::look(&world.path("live"));
             snapshots.push((world.backup(Parent::Newest, &world.ctx), seen));
         }

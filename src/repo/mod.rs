@@ -8,6 +8,7 @@
 mod check;
 mod chunks;
 mod error;
+mod fetch;
 pub mod format;
 mod keys;
 mod open;
@@ -20,7 +21,7 @@ mod snapshots;
 mod view;
 
 pub use check::{Checked, Finding, ReadData};
-pub use chunks::{ChunkReader, ChunkWriter, Class, MemoryChunks};
+pub use chunks::{ChunkReader, ChunkWriter, Class, EachChunk, MemoryChunks};
 pub use error::RepoError;
 pub use open::{NewKey, Repo, Unlocking};
 pub use scratch::Scratch;

@@ -12,12 +12,16 @@ mod directory;
 mod entry;
 mod links;
 mod listing;
+mod losses;
+mod metadata;
 mod owners;
 mod path;
 mod reading;
 mod select;
 mod sparse;
 mod spool;
+mod stage;
+mod staging;
 mod walk;
 mod write;
 
@@ -464,6 +468,9 @@ pub enum FilesError {
         /// What was not as agreed.
         reason: &'static str,
     },
+    /// The list of what could not be restored cannot be kept.
+    #[error("cannot keep the list of what could not be restored")]
+    Losses(#[from] crate::source::sort::SortError),
     /// Another restore is at work.
     #[error("another restore is writing to {}", path.display())]
     Busy {

@@ -1,3 +1,5 @@
+mod restore;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
