@@ -11,7 +11,8 @@ mod sqlite;
 mod testing;
 
 pub use files::{
-    Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions, display_key, key_of,
+    Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
+    display_key, key_of,
 };
 pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};

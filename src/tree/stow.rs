@@ -37,7 +37,8 @@ pub(super) fn in_order(
     changes: impl Iterator<Item = Result<Change, TreeError>>,
     each: impl FnMut(Ready) -> Result<(), TreeError>,
 ) -> Result<(), TreeError> {
-    let stage = Stage { writer, shape, stowers: Mutex::default(), given_up: AtomicBool::new(false) };
+    let stage =
+        Stage { writer, shape, stowers: Mutex::default(), given_up: AtomicBool::new(false) };
     rayon::in_place_scope(|scope| {
         let result = stage.run(scope, changes, each);
         stage.given_up.store(result.is_err(), Ordering::Relaxed);

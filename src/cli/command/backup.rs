@@ -9,7 +9,7 @@ use crate::cli::error::failed;
 use crate::cli::output::{count, size};
 use crate::cli::sources::SourceArgs;
 use crate::hint::Failure;
-use crate::repo::Repo;
+use crate::repo::{Compression, Repo};
 use crate::snapshot::{self, CaptureOptions, Captured, Manifest, Mode, Parent, Reason};
 use crate::source::{Kind, Source};
 
@@ -34,9 +34,36 @@ pub struct Args {
     /// Read every file, also those that look unchanged
     #[arg(long)]
     force: bool,
+    /// How hard to compress what is new: `auto` is fast and hardly tries what does not compress
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    compression: How,
     /// Read and compare everything, but store nothing and run no hooks
     #[arg(short = 'n', long)]
     dry_run: bool,
+}
+
+/// The words of restic, and of coeval.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum How {
+    #[default]
+    Auto,
+    Off,
+    #[value(alias = "fastest")]
+    Fast,
+    Better,
+    Max,
+}
+
+impl From<How> for Compression {
+    fn from(how: How) -> Self {
+        match how {
+            How::Auto => Self::Auto,
+            How::Off => Self::Off,
+            How::Fast => Self::Fast,
+            How::Better => Self::Better,
+            How::Max => Self::Max,
+        }
+    }
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
@@ -53,6 +80,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         tags: args.tag.clone(),
         parent,
         reason: Reason::Backup,
+        compression: args.compression.into(),
     };
     let captured = if args.dry_run {
         capture(&repo, &mut sources, &options, Mode::DryRun, app)?

@@ -399,7 +399,8 @@ mod tests {
     use crate::id::hex;
 
     fn kinds() -> impl Strategy<Value = EntryKind> {
-        let device = (any::<u32>(), any::<u32>()).prop_map(|(major, minor)| Device { major, minor });
+        let device =
+            (any::<u32>(), any::<u32>()).prop_map(|(major, minor)| Device { major, minor });
         prop_oneof![
             Just(EntryKind::Directory),
             Just(EntryKind::File),
@@ -413,11 +414,8 @@ mod tests {
 
     fn entries() -> impl Strategy<Value = Entry> {
         let bytes = |length| prop::collection::vec(any::<u8>(), length);
-        let attributes = prop::collection::btree_map(
-            prop::collection::vec(1u8.., 1..20),
-            bytes(0..40),
-            0..3,
-        );
+        let attributes =
+            prop::collection::btree_map(prop::collection::vec(1u8.., 1..20), bytes(0..40), 0..3);
         let times = (any::<i64>(), 0u32..1_000_000_000);
         let owner = (0u16..=0o7777, any::<u32>(), any::<u32>());
         let link = prop::option::of(bytes(1..20));
@@ -443,7 +441,8 @@ mod tests {
         entry.attributes = vec![Attribute { name: b"user.a".to_vec(), value: b"\0b".to_vec() }];
         entry.flags = 0x40;
         entry.link = Some(b"d\0e".to_vec());
-        let fields = "1f000000 01 09000000 757365722e61 00 0062 02 04000000 40000000 03 03000000 640065";
+        let fields =
+            "1f000000 01 09000000 757365722e61 00 0062 02 04000000 40000000 03 03000000 640065";
         assert_eq!(
             hex(&entry.encode()),
             format!(

@@ -138,7 +138,16 @@ impl Files {
             Header::Storage { options, .. } => Selection::except(options)?,
             Header::Configuration { patterns, .. } => Selection::only(patterns)?,
         };
-        Ok(Self { kind, name, root, header, selection, spool: None, unread: Unread::default(), is_target: false })
+        Ok(Self {
+            kind,
+            name,
+            root,
+            header,
+            selection,
+            spool: None,
+            unread: Unread::default(),
+            is_target: false,
+        })
     }
 
     fn entries<'a>(

@@ -289,7 +289,7 @@ mod tests {
                     let bytes = content(byte);
                     file.set_len(bytes.len() as u64).unwrap();
                     file.write_all_at(&bytes, 0).unwrap();
-                    std::thread::sleep(std::time::Duration::from_micros(u64::from(byte) * 97));
+                    std::thread::sleep(Duration::from_micros(u64::from(byte) * 97));
                 }
             });
             let (mut whole, mut listed) = (0, 0);
