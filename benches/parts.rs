@@ -11,7 +11,7 @@ use coeval::crypto::{KdfCost, KeyFile, Unlock};
 use coeval::hint::Failure;
 use coeval::id::ChunkId;
 use coeval::repo::{
-    ChunkReader as _, ChunkWriter as _, Class, MemoryChunks, NewKey, Repo, Unlocking,
+    ChunkReader as _, ChunkWriter as _, Class, Compression, MemoryChunks, NewKey, Repo, Unlocking,
 };
 use coeval::tree::{self, Change, Changes, Content, Shape, TreeParams};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -115,7 +115,7 @@ fn repository(criterion: &mut Criterion) {
         Repo::open(backend, &Unlocking::Given(&open), cache.path()).expect("it opens")
     };
     let write = |repo: &Repo| {
-        repo.write(&ctx, |session| {
+        repo.write(Compression::Auto, &ctx, |session| {
             let ids = data
                 .chunks(256 << 10)
                 .map(|chunk| Ok(session.write_chunk(Class::Data, chunk)?))

@@ -12,7 +12,7 @@ use crate::cli::output::{Verbosity, count, size};
 use crate::cli::progress::{Listing, why};
 use crate::cli::sources::SourceArgs;
 use crate::hint::Failure;
-use crate::repo::{Repo, Written};
+use crate::repo::{Compression, Repo, Written};
 use crate::snapshot::{
     self, CaptureOptions, Captured, Counts, Manifest, Mode, Parent, Reason, Tally,
 };
@@ -39,9 +39,36 @@ pub struct Args {
     /// Read every file, also those that look unchanged
     #[arg(long)]
     force: bool,
+    /// How hard to compress what is new: `auto` is fast and hardly tries what does not compress
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    compression: How,
     /// Read and compare everything, but store nothing and run no hooks
     #[arg(short = 'n', long)]
     dry_run: bool,
+}
+
+/// The words of restic, and of coeval.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum How {
+    #[default]
+    Auto,
+    Off,
+    #[value(alias = "fastest")]
+    Fast,
+    Better,
+    Max,
+}
+
+impl From<How> for Compression {
+    fn from(how: How) -> Self {
+        match how {
+            How::Auto => Self::Auto,
+            How::Off => Self::Off,
+            How::Fast => Self::Fast,
+            How::Better => Self::Better,
+            How::Max => Self::Max,
+        }
+    }
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
@@ -58,6 +85,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         tags: args.tag.clone(),
         parent,
         reason: Reason::Backup,
+        compression: args.compression.into(),
     };
     if app.output.verbosity == Verbosity::Verbose {
         app.progress.list(if args.dry_run { Listing::Everything } else { Listing::Changes });
