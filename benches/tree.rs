@@ -12,7 +12,7 @@ use coeval::backend::Local;
 use coeval::chunker::{Boundary, ChunkParams, Gear};
 use coeval::context::Context;
 use coeval::hint::{ErrorKind, Failure};
-use coeval::repo::{Repo, Unlocking, Written};
+use coeval::repo::{Compression, Repo, Unlocking, Written};
 use coeval::tree::{self, Change, Changes, Content, Shape, Tree, TreeParams};
 
 const CHANGED: u64 = 100;
@@ -42,7 +42,7 @@ fn open(folder: &Path) -> Repo {
 
 /// Changes a tree and commits.
 fn change(repo: &Repo, old: Option<Tree>, changes: Changes<'_>) -> (Tree, Written) {
-    repo.write(&Context::new(), |session| {
+    repo.write(Compression::Auto, &Context::new(), |session| {
         let new = tree::edit(repo, session, &shape(), old, changes)?;
         session.commit(b"")?;
         Ok((new, session.written()))
