@@ -27,6 +27,8 @@ pub mod crypto;
 pub mod export;
 pub mod hint;
 pub mod id;
+#[cfg(target_os = "linux")]
+pub mod mount;
 pub mod repo;
 pub mod report;
 pub mod snapshot;

@@ -46,6 +46,11 @@ impl Timestamp {
         self.jiff().to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
     }
 
+    /// Local time with its offset, as part of a file name: `2026-01-04T12:00:00+01:00`.
+    pub fn to_offset(self) -> String {
+        self.jiff().to_zoned(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+    }
+
     fn jiff(self) -> jiff::Timestamp {
         jiff::Timestamp::new(self.seconds, i32::try_from(self.nanoseconds).unwrap_or(0))
             .unwrap_or(if self.seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX })
@@ -60,6 +65,18 @@ impl From<jiff::Timestamp> for Timestamp {
             nanoseconds += 1_000_000_000;
         }
         Self { seconds, nanoseconds: nanoseconds.unsigned_abs() }
+    }
+}
+
+impl From<Timestamp> for std::time::SystemTime {
+    /// For interfaces that want it so; the epoch where a time is beyond what it can hold.
+    fn from(time: Timestamp) -> Self {
+        let Timestamp { seconds, nanoseconds } = time;
+        let whole = Duration::from_secs(seconds.unsigned_abs());
+        let epoch = Self::UNIX_EPOCH;
+        let base = if seconds < 0 { epoch.checked_sub(whole) } else { epoch.checked_add(whole) };
+        base.and_then(|base| base.checked_add(Duration::from_nanos(nanoseconds.into())))
+            .unwrap_or(epoch)
     }
 }
 

@@ -10,7 +10,7 @@ use coeval::backend::Local;
 use coeval::context::Context;
 use coeval::hint::Failure;
 use coeval::id::SnapshotId;
-use coeval::repo::{ReadData, Repo, Unlocking};
+use coeval::repo::{Compression, ReadData, Repo, Unlocking};
 use coeval::snapshot::{
     self, CaptureOptions, Destination, Mode, Overwrite, Parent, Reason, Scope, Selection, Snapshot,
     Timeline,
@@ -131,6 +131,7 @@ fn options(reason: Reason) -> CaptureOptions {
         tags: vec![],
         parent: Parent::Newest,
         reason,
+        compression: Compression::Auto,
     }
 }
 

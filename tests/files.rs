@@ -17,7 +17,7 @@ use std::time::Duration;
 use coeval::backend::{Backend, Memory};
 use coeval::context::Context;
 use coeval::crypto::{KdfCost, KeyFile, Unlock};
-use coeval::repo::{NewKey, Repo, Unlocking};
+use coeval::repo::{Compression, NewKey, Repo, Unlocking};
 use coeval::snapshot::{
     self, CaptureOptions, Captured, Destination, Manifest, Mode, Overwrite, Parent, Reason,
     Selection, Snapshot,
@@ -64,6 +64,7 @@ impl World {
             tags: Vec::new(),
             parent,
             reason: Reason::Backup,
+            compression: Compression::default(),
         }
     }
 

@@ -36,7 +36,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("snapshot", &["chunker", "crypto", "backend", "repo", "tree", "source"]),
     ("export", &["chunker", "crypto", "backend", "repo", "tree", "source", "snapshot"]),
-    ("cli", &["chunker", "crypto", "backend", "repo", "tree", "source", "snapshot", "export"]),
+    ("mount", &["repo", "tree", "source", "snapshot"]),
+    (
+        "cli",
+        &["chunker", "crypto", "backend", "repo", "tree", "source", "snapshot", "export", "mount"],
+    ),
 ];
 
 /// What only certain files may name, and why.
@@ -53,6 +57,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("bincode::", &["repo/format/codec.rs"], "one configuration, one limit"),
     ("aws_lc_rs::", &["crypto/"], "whoever seals passes no nonce"),
     ("fastcdc::", &["chunker/"], "cut points are part of the format"),
+    ("fuser::", &["mount/"], "a file system is one way to look at snapshots"),
     ("tar::", &["export/"], "never unpack what others wrote"),
 ];
 

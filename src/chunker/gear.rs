@@ -324,6 +324,31 @@ mod tests {
         assert_eq!(lengths, [4096, 4096, 1808]);
     }
 
+    /// What the chunker does, without its buffer and without regard to zeros.
+    fn plainly(params: ChunkParams, data: &[u8]) -> Vec<usize> {
+        let gear = Gear::new(&KEY);
+        let (mut rest, mut lengths, mut position) = (data, Vec::new(), Position::Start);
+        while let Some(length) = gear.next_cut(&params, rest, position, End::Reached) {
+            lengths.push(length);
+            (rest, position) = (&rest[length..], Position::Within);
+        }
+        lengths
+    }
+
+    #[test]
+    fn equal_chunks_of_zeros_are_marked() {
+        let mut chunker = Chunker::new(Arc::new(Gear::new(&KEY)), small());
+        let mut chunks = chunker.chunks(io::repeat(0).take(100_000));
+        let (mut marked, mut first) = (0, None);
+        while let Some(chunk) = chunks.next_chunk().unwrap() {
+            if chunk.zeros {
+                assert_eq!(*first.get_or_insert(chunk.bytes.len()), chunk.bytes.len());
+                marked += 1;
+            }
+        }
+        assert!(marked > 20);
+    }
+
     #[test]
     fn an_insertion_changes_few_chunks() {
         let before = noise(4, 1 << 20);
@@ -339,6 +364,20 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn zeros_are_cut_as_if_they_were_looked_at(
+            parts in prop::collection::vec((any::<u64>(), 0_usize..9_000, 0_usize..20_000), 0..5),
+            whole in prop::sample::select(vec![256, 2048, 6000]),
+        ) {
+            let params = ChunkParams::new(256, 1024, 4096, whole).unwrap();
+            let data: Vec<u8> = parts
+                .into_iter()
+                .flat_map(|(seed, noisy, zeros)| [noise(seed, noisy), vec![0; zeros]].concat())
+                .collect();
+            let lengths: Vec<_> = chunks(params, &data[..]).iter().map(Vec::len).collect();
+            prop_assert_eq!(lengths, plainly(params, &data));
+        }
 
         #[test]
         fn chunks_are_the_stream_however_it_is_read(

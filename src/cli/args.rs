@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::app::App;
+#[cfg(target_os = "linux")]
+use super::command::mount;
 use super::command::{
     backup, cat, check, completions, diff, export, find, import, init, key, log, ls, package,
     repair, restore, snapshots, stats, undo, version,
@@ -83,6 +85,8 @@ pub enum Command {
     Diff(diff::Args),
     Log(log::Args),
     Stats(stats::Args),
+    #[cfg(target_os = "linux")]
+    Mount(mount::Args),
     #[command(visible_alias = "extract")]
     Restore(restore::Args),
     Undo(undo::Args),
@@ -113,6 +117,8 @@ impl Command {
             Self::Diff(args) => diff::run(&args, app),
             Self::Log(args) => log::run(&args, app),
             Self::Stats(args) => stats::run(&args, app),
+            #[cfg(target_os = "linux")]
+            Self::Mount(args) => mount::run(&args, app),
             Self::Restore(args) => restore::run(&args, app),
             Self::Undo(args) => undo::run(&args, app),
             Self::Export(args) => export::run(&args, app),

@@ -162,6 +162,7 @@ pub fn restore(
         tags: Vec::new(),
         parent: Parent::Newest,
         reason,
+        compression: crate::repo::Compression::Auto,
     };
     announce(snapshot, going, app)?;
     let mut destinations: Vec<Destination<'_>> = going

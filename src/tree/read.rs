@@ -47,6 +47,23 @@ pub fn place(
     }
 }
 
+/// How many entries have keys below `key`: the number of the first that has not.
+pub fn rank(reader: &dyn ChunkReader, tree: Tree, key: &[u8]) -> Result<u64, TreeError> {
+    let mut node = Node::read_root(reader, &tree)?;
+    let mut before = 0;
+    loop {
+        let at = node.lower_bound(key);
+        if at == node.len() {
+            return Ok(before + node.entries());
+        }
+        if node.level() == 0 {
+            return Ok(before + at as u64);
+        }
+        before += (0..at).map(|at| node.child(at).entries).sum::<u64>();
+        node = node.read_child(reader, at)?;
+    }
+}
+
 /// The entry with this number; `None` where there are fewer. The other way round from [`place`].
 pub fn nth(
     reader: &dyn ChunkReader,

@@ -12,6 +12,8 @@ pub mod init;
 pub mod key;
 pub mod log;
 pub mod ls;
+#[cfg(target_os = "linux")]
+pub mod mount;
 pub mod package;
 pub mod repair;
 pub mod restore;

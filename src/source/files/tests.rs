@@ -349,6 +349,18 @@ fn a_root_that_cannot_be_read_is_no_empty_directory() {
 }
 
 #[test]
+fn a_root_that_is_not_utf_8_is_found_again() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join(OsStr::from_bytes(b"caf\xe9"));
+    put(&root.join("f"), b"x");
+    let captured = capture(&root);
+    let described =
+        |root| Files::described(Kind::Storage, "", &captured.description, root).unwrap();
+    assert_eq!(described(None).root(), root);
+    assert_eq!(described(Some(Path::new("/elsewhere"))).root(), Path::new("/elsewhere"));
+}
+
+#[test]
 fn a_cancelled_capture_stops() {
     let folder = TempDir::new().unwrap();
     let ctx = later();

@@ -70,6 +70,8 @@ proptest! {
             let (found, value) = nth(&store, tree, number).unwrap().unwrap();
             prop_assert_eq!((&found, &whole(&store, (vec![], value)).1), (key, content));
         }
+        let below = model.range(..absent.clone()).count() as u64;
+        prop_assert_eq!(rank(&store, tree, &absent).unwrap(), below);
         prop_assert!(nth(&store, tree, model.len() as u64).unwrap().is_none());
         prop_assert_eq!(
             place(&store, tree, &absent).unwrap().is_some(),
