@@ -236,7 +236,10 @@ impl Change {
                 Modifier::Metadata
             };
             change.details = differing(old, new);
-            change.time = Detail::of("time", old.mtime.to_local(), new.mtime.to_local());
+            let local = [old.mtime.to_local(), new.mtime.to_local()];
+            let exact = [old.mtime.to_rfc3339(), new.mtime.to_rfc3339()];
+            let [before, after] = if local[0] == local[1] { exact } else { local };
+            change.time = Detail::of("time", before, after);
         }
         change.before = before.map(|(_, file)| file);
         change.after = after.map(|(_, file)| file);
