@@ -456,7 +456,14 @@ fn a_tar_of_a_path_extracts_to_the_same_tree() {
     };
     let gnu = ["--xattrs", "--xattrs-include=*", "--acls", "-xpf", "../all.tar"];
     same(&extract("gnu", "tar", &gnu), &expected);
-    same(&extract("bsd", "bsdtar", &["--acls", "--xattrs", "-xpf", "../all.tar"]), &expected);
+    // What was there before, bsdtar leaves as it is: of its own archives, too.
+    let mut bsd = extract("bsd", "bsdtar", &["--acls", "--xattrs", "-xpf", "../all.tar"]);
+    // It also reads fractions of seconds before 1970 without their sign.
+    let early = |path: &[u8]| path.starts_with(b"times/") && path.contains(&b'-');
+    for (path, what) in expected.iter().filter(|(path, _)| path.is_empty() || early(path)) {
+        assert!(bsd.insert(path.clone(), what.clone()).is_some(), "{}", path.escape_ascii());
+    }
+    same(&bsd, &expected);
     // Python knows neither attributes nor nanoseconds.
     let script = "import tarfile; t = tarfile.open('../all.tar'); \
                   t.extractall(**({'filter': 'fully_trusted'} if hasattr(tarfile, 'fully_trusted_filter') else {}))";
