@@ -7,6 +7,8 @@ SHELL := bash
 
 # What `make demo` runs on: sqlite or postgres.
 DATABASE ?= sqlite
+# What `make bench` compares the peers with: two versions of a tree of files, if given.
+TREES ?=
 # The cargo profile of `make build` and `make demo`.
 PROFILE ?= release
 
@@ -46,8 +48,10 @@ audit: ## asks RustSec about known vulnerabilities; needs the network, and its a
 	@scripts/install.sh check
 	@PATH="$$(scripts/cache.sh)/bin:$$PATH" cargo deny --locked check advisories
 
-bench: ## measures the parts, and growth beside restic
+bench: ## measures the parts, growth, and whole processes beside the peers that are installed
 	@scripts/install.sh bench
 	@$(cargo) bench --locked --bench parts
 	@$(cargo) build --locked --release
 	@benches/growth.sh "$${CARGO_TARGET_DIR:-target}/release/coeval"
+	@PATH="$$(scripts/cache.sh)/bin:$$PATH" \
+	  benches/peers.sh "$${CARGO_TARGET_DIR:-target}/release/coeval" $(TREES)

@@ -6,7 +6,8 @@
 #   scripts/install.sh test       all of it, gnupg, git, and what files are tested with: rsync, setfacl,
 #                               bsdtar, fusermount3
 #   scripts/install.sh check      to build, and cargo-deny, built once into the build cache
-#   scripts/install.sh bench      to build, and what is measured against: restic, PostgreSQL, GNU time
+#   scripts/install.sh bench      to build, and what is measured against: restic, borg, PostgreSQL, GNU time
+#   scripts/install.sh peers      the same, and rustic and bupstash, built once into the build cache
 # Nothing missing: silent and quick. Tested on Debian and Ubuntu; dnf, pacman and brew as far as known.
 set -euo pipefail
 
@@ -16,8 +17,9 @@ case ${1:-} in
   postgres) wanted="postgres" ;;
   test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl bsdtar fusermount3" ;;
   check) wanted="cc c++ clang libclang" ;;
-  bench) wanted="cc c++ clang libclang python3 sqlite3 postgres restic time bc" ;;
-  *) echo "usage: scripts/install.sh build|demo|postgres|test|check|bench" >&2; exit 2 ;;
+  bench) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time" ;;
+  peers) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time pkg-config libsodium" ;;
+  *) echo "usage: scripts/install.sh build|demo|postgres|test|check|bench|peers" >&2; exit 2 ;;
 esac
 
 any_file() { local path; for path; do [ -e "$path" ] && return 0; done; return 1; }
@@ -32,6 +34,7 @@ have() {
     postgres) command -v initdb >/dev/null || any_file /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb ;;
     fusermount3) [ "$(uname)" != Linux ] || command -v fusermount3 >/dev/null ;;
     time) [ -x /usr/bin/time ] ;;   # the shell has one of its own
+    libsodium) pkg-config --exists libsodium 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
   esac
 }
@@ -48,6 +51,8 @@ package() {
     apt-get:venv) echo python3-venv ;;
     apt-get:gpg) echo gnupg ;;
     apt-get:postgres) echo postgresql postgresql-client ;;
+    apt-get:borg | dnf:borg | brew:borg) echo borgbackup ;;
+    apt-get:libsodium) echo libsodium-dev ;;
     dnf:cc) echo gcc ;;
     dnf:c++) echo gcc-c++ ;;
     dnf:libclang) echo clang-devel ;;
@@ -55,6 +60,7 @@ package() {
     dnf:sqlite3) echo sqlite ;;
     dnf:gpg) echo gnupg2 ;;
     dnf:postgres) echo postgresql-server postgresql-contrib ;;
+    dnf:libsodium) echo libsodium-devel ;;
     pacman:cc | pacman:c++) echo base-devel ;;
     pacman:libclang) echo clang ;;
     pacman:venv) echo python ;;
@@ -117,10 +123,16 @@ SAY
   exit 1
 fi
 
-if [ "$1" = check ]; then
+# Tools that cargo builds, once, into the build cache: PROGRAM PACKAGE@VERSION
+from_cargo() {
+  local cache
   cache=$("$(dirname "$0")/cache.sh")
-  if ! PATH=$cache/bin:$PATH command -v cargo-deny >/dev/null; then
-    echo "missing: cargo-deny; building it once into $cache/bin (some minutes) …" >&2
-    quietly cargo install --quiet --locked --root "$cache" cargo-deny@0.20.2
+  if ! PATH=$cache/bin:$PATH command -v "$1" >/dev/null; then
+    echo "missing: $1; building it once into $cache/bin (some minutes) …" >&2
+    quietly cargo install --quiet --locked --root "$cache" "$2"
   fi
-fi
+}
+case $1 in
+  check) from_cargo cargo-deny cargo-deny@0.20.2 ;;
+  peers) from_cargo bupstash bupstash@0.12.0; from_cargo rustic rustic-rs@0.11.4 ;;
+esac

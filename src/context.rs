@@ -18,9 +18,16 @@ pub struct Context {
     pub reporter: Arc<dyn Reporter>,
     /// Whether the user asked to stop.
     pub cancel: Cancel,
-    /// How many threads may compute at once; at least 1.
+    /// How many threads may work at once; at least 1.
     pub jobs: usize,
 }
+
+/// The threads of the program could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("threads could not be started")]
+pub struct NoThreads(#[source] rayon::ThreadPoolBuildError);
+
+impl Hint for NoThreads {}
 
 impl Context {
     /// System clock, silent reporter, all cores.
@@ -31,6 +38,16 @@ impl Context {
             cancel: Cancel::default(),
             jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
+    }
+
+    /// Starts the threads on which all operations of the process compute, as many as there are
+    /// jobs. To be called once, before the first operation; without it there is one for each core.
+    pub fn start_threads(&self) -> Result<(), NoThreads> {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(self.jobs)
+            .thread_name(|number| format!("coeval-{number}"))
+            .build_global()
+            .map_err(NoThreads)
     }
 
     /// Reports one event.

@@ -10,7 +10,7 @@ use coeval::backend::Local;
 use coeval::context::Context;
 use coeval::hint::Failure;
 use coeval::id::SnapshotId;
-use coeval::repo::{ReadData, Repo, Unlocking};
+use coeval::repo::{Compression, ReadData, Repo, Unlocking};
 use coeval::snapshot::{
     self, CaptureOptions, Destination, Mode, Parent, Reason, Scope, Selection, Snapshot, Timeline,
 };
@@ -123,6 +123,7 @@ fn options(reason: Reason) -> CaptureOptions {
         tags: vec![],
         parent: Parent::Newest,
         reason,
+        compression: Compression::Auto,
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use coeval::backend::{Backend, Memory};
 use coeval::context::Context;
 use coeval::crypto::{KdfCost, KeyFile, Unlock};
-use coeval::repo::{NewKey, Repo, Unlocking};
+use coeval::repo::{Compression, NewKey, Repo, Unlocking};
 use coeval::snapshot::{
     self, CaptureOptions, Captured, Destination, Manifest, Mode, Parent, Reason, Selection,
     Snapshot,
@@ -27,9 +27,6 @@ use coeval::time::{ManualClock, Timestamp};
 use coeval::tree;
 use proptest::prelude::*;
 use zoo::{Descriptions, Part};
-
-/// What a restore does not bring back yet.
-const WAITING: [Part; 5] = [Part::Attributes, Part::Flags, Part::Links, Part::Special, Part::Deep];
 
 /// A repository in memory, and a folder.
 struct World {
@@ -67,6 +64,7 @@ impl World {
             tags: Vec::new(),
             parent,
             reason: Reason::Backup,
+            compression: Compression::default(),
         }
     }
 
@@ -77,7 +75,7 @@ impl World {
         let sources: &mut [&mut dyn coeval::source::Source] = &mut [&mut files];
         let captured =
             snapshot::capture(&self.repo, sources, &Self::options(parent), Mode::Commit, ctx);
-        let Captured { id, manifest } = captured.expect("a snapshot");
+        let Captured { id, manifest, .. } = captured.expect("a snapshot");
         let (repo, id) = (Arc::clone(&self.repo), id.expect("it is committed"));
         Snapshot { repo, id, manifest }
     }
@@ -173,8 +171,7 @@ fn a_snapshot_says_everything_that_there_is_to_see() {
 fn everything_comes_back() {
     let world = World::new();
     let (live, copy) = (world.path("live"), world.path("copy"));
-    let parts: Vec<Part> = Part::ALL.into_iter().filter(|part| !WAITING.contains(part)).collect();
-    zoo::build(&live, &parts);
+    zoo::build(&live, &Part::ALL);
     let snapshot = world.backup(Parent::None, &world.ctx);
     world.restore(&snapshot, &copy);
     let (before, after) = (zoo::look(&live), zoo::look(&copy));
@@ -314,15 +311,6 @@ fn histories() -> u32 {
     std::env::var("COEVAL_HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(24)
 }
 
-/// Whether a restore brings back all that the step makes.
-fn is_restored(step: &Step) -> bool {
-    match step {
-        Step::Attribute(..) => !WAITING.contains(&Part::Attributes),
-        Step::Link(..) => !WAITING.contains(&Part::Links),
-        _ => true,
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: histories(), ..ProptestConfig::default() })]
 
@@ -346,8 +334,7 @@ proptest! {
         let world = World::new();
         let mut snapshots = Vec::new();
         for steps in &history {
-            let steps: Vec<Step> = steps.iter().filter(|step| is_restored(step)).cloned().collect();
-            go(&world.path("live"), &steps);
+            go(&world.path("live"), steps);
             let seen = zoo::look(&world.path("live"));
             snapshots.push((world.backup(Parent::Newest, &world.ctx), seen));
         }

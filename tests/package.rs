@@ -17,7 +17,7 @@ use coeval::export::package::read::{Extra, Limits};
 use coeval::export::package::verify::{Outcome, Verification};
 use coeval::export::package::{ExportOptions, Exported, SecretsPolicy, export};
 use coeval::export::snapshot::SnapshotContents;
-use coeval::repo::{Repo, Unlocking};
+use coeval::repo::{Compression, Repo, Unlocking};
 use coeval::snapshot::{self, CaptureOptions, Mode, Parent, Reason, Snapshot};
 use coeval::source::{Files, FilesOptions, Kind, Source, Sqlite};
 
@@ -124,6 +124,7 @@ impl Store {
             tags: vec![],
             parent: Parent::None,
             reason: Reason::Backup,
+            compression: Compression::Auto,
         };
         let captured =
             snapshot::capture(&self.repo, &mut sources, &options, Mode::Commit, &self.ctx);

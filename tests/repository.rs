@@ -7,7 +7,9 @@ use coeval::context::Context;
 use coeval::crypto::{KdfCost, KeyFile, Unlock};
 use coeval::hint::{ErrorKind, Failure};
 use coeval::id::ChunkId;
-use coeval::repo::{ChunkReader as _, ChunkWriter as _, Class, NewKey, ReadData, Repo, Unlocking};
+use coeval::repo::{
+    ChunkReader as _, ChunkWriter as _, Class, Compression, NewKey, ReadData, Repo, Unlocking,
+};
 
 struct World {
     backend: Arc<Memory>,
@@ -53,7 +55,7 @@ fn chunks(seed: u8) -> Vec<(Class, Vec<u8>)> {
 }
 
 fn store(repo: &Repo, chunks: &[(Class, Vec<u8>)]) -> Vec<ChunkId> {
-    repo.write(&Context::new(), |session| {
+    repo.write(Compression::Auto, &Context::new(), |session| {
         let ids = chunks
             .iter()
             .map(|(class, bytes)| Ok(session.write_chunk(*class, bytes)?))
@@ -87,10 +89,43 @@ fn a_chunk_is_stored_once() {
 }
 
 #[test]
+fn chunks_come_back_however_hard_they_were_compressed() {
+    let mut sizes = Vec::new();
+    for compression in [
+        Compression::Off,
+        Compression::Fast,
+        Compression::Auto,
+        Compression::Better,
+        Compression::Max,
+    ] {
+        let world = World::new();
+        let (repo, mut noise) = (world.open(), vec![0; 3 << 20]);
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let words = ["forget ", "prune ", "restore ", "of ", "a ", "snapshot ", "and "];
+        let text: String = noise[..400_000].iter().map(|n| words[usize::from(*n) % 7]).collect();
+        let chunks = [text.as_bytes(), &noise, text.as_bytes()].concat();
+        let ids: Vec<_> = repo
+            .write(compression, &Context::new(), |session| {
+                let ids = chunks.chunks(300_000).map(|c| session.write_chunk(Class::Data, c));
+                let ids = ids.collect::<Result<_, _>>()?;
+                session.commit(b"")?;
+                sizes.push(session.written().stored);
+                Ok(ids)
+            })
+            .expect("it commits");
+        for (id, chunk) in ids.iter().zip(chunks.chunks(300_000)) {
+            assert_eq!(repo.read_chunk(id).expect("a chunk"), chunk);
+        }
+    }
+    assert!(sizes.is_sorted_by(|before, after| before >= after), "{sizes:?}");
+    assert!(sizes[0] > sizes[1] && sizes[1] > sizes[4], "{sizes:?}");
+}
+
+#[test]
 fn nothing_is_seen_of_a_session_that_fails() {
     let world = World::new();
     let repo = world.open();
-    let failed = repo.write(&Context::new(), |session| -> Result<(), Failure> {
+    let failed = repo.write(Compression::Auto, &Context::new(), |session| -> Result<(), Failure> {
         session.write_chunk(Class::Data, &[1; 1000])?;
         Err(Failure::message(ErrorKind::Failed, "the source vanished", None))
     });

@@ -28,6 +28,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tree::Changes",
             "tree::Content",
             "tree::Key",
+            "tree::Reading",
+            "tree::Settled",
             "tree::Value",
             "tree::MAX_KEY",
         ],

@@ -12,5 +12,5 @@ mod gear;
 mod params;
 
 pub use boundary::Boundary;
-pub use gear::{Chunker, Chunks, End, Gear, Position};
+pub use gear::{Chunk, Chunker, Chunks, End, Gear, Position};
 pub use params::{ChunkParams, ParamsError};

@@ -45,6 +45,7 @@ impl App {
         let mut ctx = Context::new();
         ctx.reporter = Arc::clone(&progress) as Arc<dyn Reporter>;
         ctx.jobs = globals.jobs.map_or(ctx.jobs, usize::from);
+        ctx.start_threads()?;
         let environment = Environment::read()?;
         Ok(Self { globals, environment, config: OnceCell::new(), output, progress, ctx })
     }

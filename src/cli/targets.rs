@@ -144,6 +144,7 @@ pub fn restore(
         tags: Vec::new(),
         parent: Parent::Newest,
         reason,
+        compression: crate::repo::Compression::Auto,
     };
     announce(snapshot, going, app)?;
     let mut destinations: Vec<Destination<'_>> = going

@@ -2,19 +2,23 @@
 //! trees refer to is the snapshot room's to walk.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rayon::iter::{IntoParallelIterator as _, ParallelBridge as _, ParallelIterator as _};
 use serde::Serialize;
 
 use super::error::RepoError;
-use super::format::pack::{self, Footer, Part};
+use super::format::block::Decoder;
+use super::format::pack::{self, BlockEntry, Footer, Part};
 use super::format::segment::{PackRecord, Segment};
-use super::format::{FormatError, block, codec, name};
+use super::format::{FormatError, codec, name};
 use super::open::{Repo, segment_ids};
 use super::session::SessionRecord;
 use crate::context::Context;
 use crate::crypto::{ObjectKind, PackOpener};
 use crate::hint::Failure;
-use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
 use crate::report::Event;
 
 /// How much of the packs a check reads.
@@ -62,43 +66,57 @@ impl Repo {
             .into_iter()
             .map(|e| (e.name, e.size))
             .collect();
-        let mut looked_at = HashSet::new();
         ctx.phase("checking packs", Some(present.len() as u64));
-        for id in segment_ids(&*self.backend)? {
-            let name = name::segment(id);
-            let segment = match self.read_object(&name).and_then(|o| self.open_segment(id, &o)) {
-                Ok(segment) => segment,
-                Err(error) => {
-                    checked.find(name, &error);
-                    continue;
+        let mut looked_at = HashSet::new();
+        let checked = Mutex::new(checked);
+        let segments = segment_ids(&*self.backend)?;
+        // Each thread takes the next pack, so that as many are in memory as there are threads.
+        let indexed = segments
+            .into_iter()
+            .flat_map(|id| self.segment_packs(id, &checked))
+            .filter_map(|record| {
+                let name = name::pack(record.id);
+                let size = present.remove(&name);
+                if size.is_some() {
+                    looked_at.insert(record.id);
+                } else if !looked_at.contains(&record.id) {
+                    // Not named by two segments, but gone.
+                    let mut checked = lock(&checked);
+                    checked.damaged.extend(chunk_ids(&record.footer));
+                    checked.find(name, &"the index names it, but it is not there");
                 }
-            };
-            for record in &segment.packs {
-                ctx.check_cancelled()?;
-                let Some(size) = present.remove(&name::pack(record.id)) else {
-                    // Named by two segments, or gone.
-                    let name = name::pack(record.id);
-                    if !looked_at.contains(&record.id) {
-                        checked.damaged.extend(chunk_ids(&record.footer));
-                        checked.find(name, &"the index names it, but it is not there");
-                    }
-                    continue;
-                };
-                looked_at.insert(record.id);
-                self.check_pack(record.id, size, Some(record), read, &mut checked);
-                ctx.report(Event::Progress { items: 1, bytes: size });
-            }
-        }
-        for (name, size) in present {
+                size.map(|size| (record, size))
+            });
+        indexed.par_bridge().try_for_each(|(record, size)| {
             ctx.check_cancelled()?;
-            checked.orphans += 1;
-            match pack_id(&name) {
-                Some(id) => self.check_pack(id, size, None, read, &mut checked),
-                None => checked.find(name, &"it is no name that coeval gives"),
-            }
+            let found = self.check_pack(record.id, size, Some(&record), read);
+            lock(&checked).add(found);
             ctx.report(Event::Progress { items: 1, bytes: size });
+            Ok::<_, Failure>(())
+        })?;
+        present.into_par_iter().try_for_each(|(name, size)| {
+            ctx.check_cancelled()?;
+            let found = match pack_id(&name) {
+                Some(id) => self.check_pack(id, size, None, read),
+                None => Checked::only(name, &"it is no name that coeval gives"),
+            };
+            lock(&checked).add(Checked { orphans: 1, ..found });
+            ctx.report(Event::Progress { items: 1, bytes: size });
+            Ok::<_, Failure>(())
+        })?;
+        Ok(checked.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The packs that a segment describes; none, and a finding, if it is damaged.
+    fn segment_packs(&self, id: SegmentId, checked: &Mutex<Checked>) -> Vec<PackRecord> {
+        let name = name::segment(id);
+        match self.read_object(&name).and_then(|object| self.open_segment(id, &object)) {
+            Ok(segment) => segment.packs,
+            Err(error) => {
+                lock(checked).find(name, &error);
+                Vec::new()
+            }
         }
-        Ok(checked)
     }
 
     /// Keys, sessions and snapshots.
@@ -139,71 +157,88 @@ impl Repo {
         size: u64,
         indexed: Option<&PackRecord>,
         read: ReadData,
-        checked: &mut Checked,
-    ) {
-        checked.packs += 1;
+    ) -> Checked {
+        let mut checked = Checked { packs: 1, ..Checked::default() };
         let name = name::pack(id);
         let record = match self.read_footer(id, size) {
             Ok(record) => record,
             Err(error) => {
                 checked.find(name.clone(), &error);
                 // The index still knows where the blocks are: most may be good.
-                let Some(indexed) = indexed else { return };
+                let Some(indexed) = indexed else { return checked };
                 indexed.clone()
             }
         };
         if let Some(indexed) = indexed.filter(|indexed| **indexed != record) {
             checked.damaged.extend(chunk_ids(&indexed.footer));
-            return checked.find(name, &"the index describes it differently");
-        }
-        if read == ReadData::Structure {
-            return;
-        }
-        match self.read_object(&name) {
-            Ok(bytes) => {
-                checked.bytes += size;
-                self.check_blocks(&name, &record, &bytes, checked);
-            }
-            Err(error) => {
+            checked.find(name, &"the index describes it differently");
+        } else if read == ReadData::Everything {
+            checked.bytes = size;
+            if let Err(error) = self.check_blocks(&name, &record, &mut checked) {
                 checked.damaged.extend(chunk_ids(&record.footer));
                 checked.find(name, &error);
             }
         }
+        checked
     }
 
     /// Decodes every block and hashes every chunk, so that one bad block is one finding and the
-    /// other chunks of the pack are known to be sound.
-    fn check_blocks(&self, name: &str, record: &PackRecord, bytes: &[u8], checked: &mut Checked) {
-        let before = checked.findings.len();
+    /// other chunks of the pack are known to be sound. Reads a few blocks at a time.
+    fn check_blocks(
+        &self,
+        name: &str,
+        record: &PackRecord,
+        checked: &mut Checked,
+    ) -> Result<(), RepoError> {
+        let read = |range: Range<u64>| Ok::<_, RepoError>(self.backend.get_range(name, range)?);
         let opener = self.sealer.pack_opener(&record.salt);
-        for (number, entry) in (0..).zip(&record.footer.blocks) {
-            let start = entry.offset as usize;
-            let sealed = bytes.get(start..start.saturating_add(entry.length as usize));
-            let problem = match sealed.map(|s| self.check_block(&opener, number, s, entry)) {
-                Some(Ok(())) => continue,
-                Some(Err(error)) => error.to_string(),
-                None => "it lies beyond the end".to_owned(),
-            };
-            checked.damaged.extend(entry.chunks.iter().map(|chunk| chunk.id));
-            checked.find(format!("{name} block {number}"), &problem);
+        let mut decoder = Decoder::new().map_err(RepoError::Zstd)?;
+        let mut whole = blake3::Hasher::new();
+        let mut end = pack::HEADER as u64;
+        whole.update(&read(0..end)?);
+        let mut number = 0;
+        for blocks in stretches(&record.footer.blocks) {
+            let start = u64::from(blocks[0].offset);
+            end = blocks.iter().map(BlockEntry::end).max().unwrap_or(end).min(record.size);
+            let bytes = read(start.min(end)..end)?;
+            whole.update(&bytes);
+            for entry in blocks {
+                #[expect(clippy::cast_possible_truncation, reason = "a few MiB at most")]
+                let at = (u64::from(entry.offset) - start) as usize;
+                let sealed = bytes.get(at..at.saturating_add(entry.length as usize));
+                let problem = match sealed {
+                    None => Some("it lies beyond the end".to_owned()),
+                    Some(sealed) => self
+                        .check_block(&opener, &mut decoder, number, sealed, entry)
+                        .err()
+                        .map(|error| error.to_string()),
+                };
+                if let Some(problem) = problem {
+                    checked.damaged.extend(entry.chunks.iter().map(|chunk| chunk.id));
+                    checked.find(format!("{name} block {number}"), &problem);
+                }
+                number += 1;
+            }
         }
         // Last, since it says only that something is wrong: the blocks say what.
-        let (content, hash) = bytes.split_at(bytes.len().saturating_sub(32));
-        if checked.findings.len() == before && blake3::hash(content).as_bytes() != hash {
+        let rest = read(end..record.size)?;
+        let (footer, hash) = rest.split_at(rest.len().saturating_sub(blake3::OUT_LEN));
+        if checked.findings.is_empty() && whole.update(footer).finalize().as_bytes() != hash {
             checked.find(name.to_owned(), &"its bytes do not have the hash in its trailer");
         }
+        Ok(())
     }
 
     fn check_block(
         &self,
         opener: &PackOpener,
+        decoder: &mut Decoder,
         number: u32,
         sealed: &[u8],
-        entry: &pack::BlockEntry,
+        entry: &BlockEntry,
     ) -> Result<(), RepoError> {
         let opened = opener.open(number, Part::Block as u8, sealed.to_vec())?;
-        let decoded = block::decode(&opened)?;
-        let mut rest = decoded.as_slice();
+        let mut rest = decoder.decode(&opened)?;
         let wrong = |reason: String| FormatError { what: "block", reason };
         for chunk in &entry.chunks {
             let (bytes, after) = rest
@@ -299,7 +334,41 @@ impl Repo {
     }
 }
 
+/// Blocks that follow each other, a few MiB at a time.
+fn stretches(blocks: &[BlockEntry]) -> impl Iterator<Item = &[BlockEntry]> {
+    const LENGTH: u64 = 4 << 20;
+    let mut rest = blocks;
+    std::iter::from_fn(move || {
+        let start = u64::from(rest.first()?.offset);
+        let follows = |pair: &[BlockEntry]| {
+            u64::from(pair[1].offset) == pair[0].end() && pair[1].end() - start <= LENGTH
+        };
+        let count = 1 + rest.windows(2).take_while(|pair| follows(pair)).count();
+        let (stretch, after) = rest.split_at(count);
+        rest = after;
+        Some(stretch)
+    })
+}
+
+fn lock(checked: &Mutex<Checked>) -> MutexGuard<'_, Checked> {
+    checked.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Checked {
+    fn only(object: String, problem: &dyn std::fmt::Display) -> Self {
+        let mut checked = Self::default();
+        checked.find(object, problem);
+        checked
+    }
+
+    fn add(&mut self, other: Self) {
+        self.findings.extend(other.findings);
+        self.damaged.extend(other.damaged);
+        self.packs += other.packs;
+        self.bytes += other.bytes;
+        self.orphans += other.orphans;
+    }
+
     fn find(&mut self, object: String, problem: &dyn std::fmt::Display) {
         self.findings.push(Finding { object, problem: problem.to_string() });
     }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::error::RepoError;
+use crate::hint::Failure;
 use crate::id::ChunkId;
 
 /// What a chunk is for: decides which pack and block it is gathered into, and how it is
@@ -23,7 +24,25 @@ pub enum Class {
 pub trait ChunkReader: Sync {
     /// The bytes of a chunk.
     fn read_chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError>;
+
+    /// Hands over many chunks, each once, in the order in which they are quickest to get, from up
+    /// to `jobs` threads at once. What `each` is told first is the place of the chunk in `ids`,
+    /// which should hold every id once. Ends at the first error.
+    fn read_chunks(
+        &self,
+        ids: &[ChunkId],
+        _jobs: usize,
+        each: &EachChunk<'_>,
+    ) -> Result<(), Failure> {
+        for (index, id) in ids.iter().enumerate() {
+            each(index, self.read_chunk(id)?)?;
+        }
+        Ok(())
+    }
 }
+
+/// Takes one of many chunks; see [`ChunkReader::read_chunks`].
+pub type EachChunk<'a> = dyn Fn(usize, Bytes) -> Result<(), Failure> + Sync + 'a;
 
 /// Stores chunks, each once.
 pub trait ChunkWriter: Sync {

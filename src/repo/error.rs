@@ -110,9 +110,6 @@ pub enum RepoError {
     /// zstd could not be set up.
     #[error("zstd could not be set up")]
     Zstd(#[source] std::io::Error),
-    /// The threads of a session could not be started.
-    #[error("threads could not be started")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
     /// Another thread of the session failed first; its error is the one that is shown.
     #[error("the session failed before")]
     Failed,

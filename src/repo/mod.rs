@@ -5,10 +5,14 @@
 //! once (I2); `docs/FORMAT.md` describes each. [`Repo::write`] opens a session, through which
 //! chunks become packs and, with its commit, a snapshot; [`ChunkReader`] reads them back.
 
+mod budget;
 mod check;
 mod chunks;
+mod compression;
 mod error;
+mod fetch;
 pub mod format;
+mod gather;
 mod keys;
 mod open;
 mod packer;
@@ -20,7 +24,8 @@ mod snapshots;
 mod view;
 
 pub use check::{Checked, Finding, ReadData};
-pub use chunks::{ChunkReader, ChunkWriter, Class, MemoryChunks};
+pub use chunks::{ChunkReader, ChunkWriter, Class, EachChunk, MemoryChunks};
+pub use compression::Compression;
 pub use error::RepoError;
 pub use open::{NewKey, Repo, Unlocking};
 pub use scratch::Scratch;

@@ -12,6 +12,7 @@ pub(super) struct PackBuilder {
     sealer: PackSealer,
     bytes: Vec<u8>,
     footer: Footer,
+    footer_length: usize,
 }
 
 /// A pack that is ready to be stored.
@@ -24,7 +25,8 @@ impl PackBuilder {
     pub(super) fn new(class: Class, sealer: &Sealer) -> Result<Self, RepoError> {
         let sealer = sealer.pack_sealer()?;
         let bytes = pack::header(sealer.salt()).to_vec();
-        Ok(Self { sealer, bytes, footer: Footer { class, blocks: Vec::new() } })
+        let footer = Footer { class, blocks: Vec::new() };
+        Ok(Self { sealer, bytes, footer, footer_length: pack::FOOTER })
     }
 
     /// Seals a block and appends it.
@@ -37,13 +39,25 @@ impl PackBuilder {
         let offset = position(self.bytes.len())?;
         let length = position(block.len())?;
         self.bytes.extend_from_slice(&block);
+        self.footer_length += pack::block_entry(&chunks);
         self.footer.blocks.push(BlockEntry { offset, length, chunks });
         Ok(())
     }
 
-    /// Whether another block would be one too many.
-    pub(super) fn is_full(&self, limit: u32) -> bool {
-        self.bytes.len() >= limit as usize || self.footer.blocks.len() >= pack::MAX_BLOCKS
+    /// Whether another block may come. A pack stays within `limit` with its footer and padding,
+    /// so that those which are full have one size and hardly any padding; but it always takes one
+    /// block.
+    pub(super) fn has_room(&self, block: &[u8], chunks: &[ChunkEntry], limit: u32) -> bool {
+        let others = pack::SEAL + pack::SEAL + pack::TRAILER;
+        let footer = self.footer_length + pack::block_entry(chunks);
+        let length = (self.bytes.len() + block.len() + footer + others) as u64;
+        self.is_empty()
+            || padme(length) <= u64::from(limit) && self.footer.blocks.len() < pack::MAX_BLOCKS
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -78,4 +92,34 @@ fn position(length: usize) -> Result<u32, RepoError> {
             reason: "it is too long".to_owned(),
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ChunkId, RepoId, SnapshotId};
+
+    #[test]
+    fn full_packs_have_one_size_and_hardly_any_padding() {
+        const LIMIT: u32 = 1 << 20;
+        let sealer = Sealer::plain(RepoId::new([0; 16]));
+        let chunk = ChunkEntry { id: ChunkId::new([7; 32]), length: 1, base: None };
+        let mut pack = PackBuilder::new(Class::Data, &sealer).unwrap();
+        let mut sizes = Vec::new();
+        for number in 0..900_usize {
+            let (block, chunks) = (vec![7; number * 977 % 14_000], vec![chunk; number % 40]);
+            if !pack.has_room(&block, &chunks, LIMIT) {
+                let fresh = PackBuilder::new(Class::Data, &sealer).unwrap();
+                let full = std::mem::replace(&mut pack, fresh);
+                let used = full.len() + full.footer_length;
+                let id = PackId { session: SnapshotId::new([0; 16]), number: 0 };
+                let size = full.finish(id).unwrap().record.size;
+                assert!(size - used as u64 <= u64::from(LIMIT) / 32);
+                sizes.push(size);
+            }
+            pack.push(block, chunks).unwrap();
+        }
+        assert!(sizes.len() > 5);
+        assert!(sizes.iter().all(|size| *size == u64::from(LIMIT)), "{sizes:?}");
+    }
 }

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
-use super::chunks::ChunkReader;
+use super::chunks::{ChunkReader, EachChunk};
 use super::error::RepoError;
 use super::format::pack::Part;
 use super::format::{block, name};
 use super::open::Repo;
 use super::view::{Location, PackInfo};
+use crate::hint::Failure;
 use crate::id::ChunkId;
 
 /// Bytes of decoded blocks that are kept, since the chunks of a block are read one after another.
@@ -41,11 +42,20 @@ impl ChunkReader for Repo {
             result => result,
         }
     }
+
+    fn read_chunks(
+        &self,
+        ids: &[ChunkId],
+        jobs: usize,
+        each: &EachChunk<'_>,
+    ) -> Result<(), Failure> {
+        self.fetch(ids, jobs, each)
+    }
 }
 
 impl Repo {
     /// Where a chunk is; reads new index segments before it says that it is missing.
-    fn locate(&self, id: &ChunkId) -> Result<Location, RepoError> {
+    pub(super) fn locate(&self, id: &ChunkId) -> Result<Location, RepoError> {
         if let Some(location) = self.view.locate(id)? {
             return Ok(location);
         }
@@ -55,22 +65,47 @@ impl Repo {
 
     fn read_at(&self, id: &ChunkId, location: Location) -> Result<Bytes, RepoError> {
         let pack = self.view.pack(location.pack)?;
-        let key = (location.pack, location.block);
-        let block = match self.blocks.get(&key) {
-            Some(block) => block,
-            None => {
-                let block = self.read_block(&pack, location).map_err(|error| match error {
-                    RepoError::Open(_) | RepoError::Format(_) => RepoError::ChunkDamaged {
-                        id: *id,
-                        pack: pack.id,
-                        reason: error.to_string(),
-                    },
-                    other => other,
-                })?;
-                self.blocks.insert(key, block.clone());
-                block
-            }
+        let block = self.block(id, &pack, location, || {
+            let start = u64::from(location.offset);
+            let range = start..start + u64::from(location.length);
+            Ok(self.backend.get_range(&name::pack(pack.id), range)?)
+        })?;
+        self.chunk(id, &pack, location, &block)
+    }
+
+    /// A decoded block, from the cache or from the sealed bytes that `sealed` gets. Threads that
+    /// want the same block at once wait for the one that decodes it.
+    pub(super) fn block(
+        &self,
+        id: &ChunkId,
+        pack: &PackInfo,
+        location: Location,
+        sealed: impl FnOnce() -> Result<Bytes, RepoError>,
+    ) -> Result<Bytes, RepoError> {
+        let decode = || {
+            let opener = self.sealer.pack_opener(&pack.salt);
+            let block =
+                opener.open(u32::from(location.block), Part::Block as u8, sealed()?.into())?;
+            Ok(block::decode(&block)?.into())
         };
+        self.blocks.get_or_insert_with(&(location.pack, location.block), decode).map_err(|error| {
+            match error {
+                RepoError::Open(_) | RepoError::Format(_) => {
+                    RepoError::ChunkDamaged { id: *id, pack: pack.id, reason: error.to_string() }
+                }
+                other => other,
+            }
+        })
+    }
+
+    /// A chunk of a decoded block, verified.
+    pub(super) fn chunk(
+        &self,
+        id: &ChunkId,
+        pack: &PackInfo,
+        location: Location,
+        block: &Bytes,
+    ) -> Result<Bytes, RepoError> {
         let (start, size) = (location.inner as usize, location.size as usize);
         let damaged = |reason: &str| RepoError::ChunkDamaged {
             id: *id,
@@ -85,14 +120,5 @@ impl Repo {
             return Err(damaged("its bytes do not have its name"));
         }
         Ok(chunk)
-    }
-
-    fn read_block(&self, pack: &PackInfo, location: Location) -> Result<Bytes, RepoError> {
-        let start = u64::from(location.offset);
-        let range = start..start + u64::from(location.length);
-        let sealed = self.backend.get_range(&name::pack(pack.id), range)?;
-        let opener = self.sealer.pack_opener(&pack.salt);
-        let block = opener.open(u32::from(location.block), Part::Block as u8, sealed.into())?;
-        Ok(block::decode(&block)?.into())
     }
 }

@@ -5,18 +5,19 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 
 use super::Repo;
+use super::budget::Budget;
 use super::chunks::{ChunkWriter, Class};
+use super::compression::Compression;
 use super::error::RepoError;
-use super::format::block::{self, Encoder};
-use super::format::config::Gathering;
-use super::format::pack::ChunkEntry;
 use super::format::segment::{PackRecord, Segment};
 use super::format::{codec, name};
+use super::gather::{Gathered, Gatherer};
 use super::packer::{FinishedPack, PackBuilder};
 use crate::backend::Created;
 use crate::context::Context;
@@ -25,8 +26,11 @@ use crate::hint::Failure;
 use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
 use crate::time::Timestamp;
 
-/// Bytes of blocks that may wait for a thread before a writer waits too.
-const BLOCKS_IN_FLIGHT: usize = 32 << 20;
+/// Bytes of blocks that may wait for a thread, for each thread, before a writer makes the next
+/// block itself.
+const BLOCKS_WAITING: usize = 2 << 20;
+/// Packs that are being stored at once, while others fill.
+const PACKS_STORING: usize = 2;
 /// Data packs that are open at once; blocks go to one of them at random, so that the sizes of
 /// neighbouring chunks cannot be read off one pack.
 const OPEN_DATA_PACKS: usize = 2;
@@ -56,9 +60,16 @@ pub struct Written {
 }
 
 /// Writes chunks into a repository; see [`Repo::write`].
-pub struct Session<'a, 'scope> {
+///
+/// A thread that writes chunks carries them as far as it can while they are in its cache: hash,
+/// look up, gather, compress, verify, seal. Blocks are left to other threads only while those have
+/// little to do; so nobody waits for a place in a queue, and one large file keeps all busy.
+pub struct Session<'a, 'scope, 'env> {
     scope: &'a rayon::Scope<'scope>,
-    shared: &'scope Shared<'scope>,
+    /// Packs are stored by threads of their own: those of the pool have better things to do than
+    /// to wait for a disk.
+    threads: &'scope thread::Scope<'scope, 'env>,
+    shared: &'scope Shared<'env>,
 }
 
 struct Shared<'r> {
@@ -66,13 +77,13 @@ struct Shared<'r> {
     ctx: &'r Context,
     id: SnapshotId,
     nonce: [u8; 16],
-    /// Chunks that were written in this session and are not in the view yet.
-    seen: Mutex<HashSet<ChunkId>>,
+    seen: Seen,
     data: Gatherer,
     nodes: Gatherer,
+    waiting: Budget,
+    storing: Budget,
     unpublished: Mutex<Vec<PackRecord>>,
     next_pack: AtomicU32,
-    in_flight: InFlight,
     committed: AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<RepoError>>,
@@ -82,40 +93,23 @@ struct Shared<'r> {
     stored: AtomicU64,
 }
 
-/// Chunks of one class on their way into packs.
-struct Gatherer {
-    class: Class,
-    gathering: Gathering,
-    open_packs: usize,
-    block: Mutex<Gathered>,
-    packs: Mutex<Vec<PackBuilder>>,
-    encoders: Mutex<Vec<Encoder>>,
-}
-
-#[derive(Default)]
-struct Gathered {
-    bytes: Vec<u8>,
-    chunks: Vec<ChunkEntry>,
-}
+/// Chunks that were written in this session and are not in the view yet; in parts, so that many
+/// threads seldom meet.
+struct Seen([Mutex<HashSet<ChunkId>>; 64]);
 
 impl Repo {
     /// Opens a session, lets `work` write chunks and commit, and waits for all threads. When
     /// `work` fails or does not commit, nothing of the session can be seen.
     pub fn write<T>(
         &self,
+        compression: Compression,
         ctx: &Context,
-        work: impl FnOnce(&Session<'_, '_>) -> Result<T, Failure>,
+        work: impl FnOnce(&Session<'_, '_, '_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         self.refresh()?;
-        let shared = Shared::begin(self, ctx)?;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(ctx.jobs)
-            .thread_name(|n| format!("coeval-pack-{n}"))
-            .build()
-            .map_err(RepoError::from)?;
-        let result = pool.in_place_scope(|scope| {
-            let session = Session { scope, shared: &shared };
-            work(&session)
+        let shared = Shared::begin(self, compression, ctx)?;
+        let result = thread::scope(|threads| {
+            rayon::in_place_scope(|scope| work(&Session { scope, threads, shared: &shared }))
         });
         if shared.next_pack.load(Ordering::Relaxed) == 0
             && !shared.committed.load(Ordering::Relaxed)
@@ -131,7 +125,7 @@ impl Repo {
     }
 }
 
-impl<'scope> Session<'_, 'scope> {
+impl<'scope> Session<'_, 'scope, '_> {
     /// The name that the snapshot will have.
     pub fn id(&self) -> SnapshotId {
         self.shared.id
@@ -153,17 +147,19 @@ impl<'scope> Session<'_, 'scope> {
     pub fn flush(&self) -> Result<(), RepoError> {
         let shared = self.shared;
         for gatherer in [&shared.data, &shared.nodes] {
-            let rest = std::mem::take(&mut *lock(&gatherer.block));
-            self.submit(gatherer, rest);
-        }
-        shared.in_flight.wait_until_empty();
-        shared.check()?;
-        for gatherer in [&shared.data, &shared.nodes] {
-            let packs = std::mem::take(&mut *lock(&gatherer.packs));
-            for pack in packs.into_iter().filter(|pack| !pack.is_empty()) {
-                shared.store(pack)?;
+            for rest in gatherer.rest() {
+                self.submit(gatherer, rest)?;
             }
         }
+        shared.waiting.wait_until_unused();
+        shared.check()?;
+        for gatherer in [&shared.data, &shared.nodes] {
+            for pack in gatherer.open_packs() {
+                shared.store_aside(pack, self.threads);
+            }
+        }
+        shared.storing.wait_until_unused();
+        shared.check()?;
         shared.publish(0)
     }
 
@@ -191,101 +187,60 @@ impl<'scope> Session<'_, 'scope> {
         Ok(*id)
     }
 
-    /// Hands gathered chunks to the threads, which compress, verify and seal them.
-    fn submit(&self, gatherer: &'scope Gatherer, gathered: Gathered) {
-        if gathered.chunks.is_empty() {
-            return;
+    /// Has gathered chunks made into a block.
+    fn submit(&self, gatherer: &'scope Gatherer, gathered: Gathered) -> Result<(), RepoError> {
+        if gathered.bytes.is_empty() {
+            return Ok(());
         }
-        let shared = self.shared;
-        let permit = shared.in_flight.acquire(gathered.bytes.len());
+        let (shared, threads) = (self.shared, self.threads);
+        let Some(permit) = shared.waiting.try_acquire(gathered.bytes.len()) else {
+            shared.pack(gatherer, gathered, threads);
+            return shared.check();
+        };
         self.scope.spawn(move |_| {
-            if !shared.failed.load(Ordering::Relaxed)
-                && let Err(error) = shared.pack(gatherer, gathered)
-            {
-                shared.fail(error);
-            }
+            shared.pack(gatherer, gathered, threads);
             drop(permit);
         });
+        Ok(())
     }
 }
 
-impl ChunkWriter for Session<'_, '_> {
+impl ChunkWriter for Session<'_, '_, '_> {
     fn write_chunk(&self, class: Class, bytes: &[u8]) -> Result<ChunkId, RepoError> {
         let shared = self.shared;
         shared.check()?;
         let id = shared.repo.sealer.chunk_id(bytes);
         // Claiming the id is one step, so no chunk is written twice in a session.
-        if !lock(&shared.seen).insert(id) {
+        if !shared.seen.part(&id).insert(id) {
             return Ok(id);
         }
         if shared.repo.view.locate(&id)?.is_some() {
-            lock(&shared.seen).remove(&id);
+            shared.seen.part(&id).remove(&id);
             return Ok(id);
         }
         shared.chunks.fetch_add(1, Ordering::Relaxed);
         shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let gatherer = shared.gatherer(class);
         if let Some(full) = gatherer.gather(id, bytes)? {
-            self.submit(gatherer, full);
+            self.submit(gatherer, full)?;
         }
         Ok(id)
     }
 }
 
-impl Gatherer {
-    fn new(class: Class, gathering: Gathering, open_packs: usize) -> Self {
-        Self {
-            class,
-            gathering,
-            open_packs,
-            block: Mutex::default(),
-            packs: Mutex::default(),
-            encoders: Mutex::default(),
-        }
-    }
-
-    /// Adds a chunk; gives back what is complete. A large chunk is a block of its own.
-    fn gather(&self, id: ChunkId, bytes: &[u8]) -> Result<Option<Gathered>, RepoError> {
-        let length = u32::try_from(bytes.len())
-            .ok()
-            .filter(|length| *length as usize <= block::LIMIT)
-            .ok_or(RepoError::ChunkTooLong { length: bytes.len() })?;
-        let chunk = ChunkEntry { id, length, base: None };
-        let limit = self.gathering.block as usize;
-        if bytes.len() >= limit / 2 {
-            return Ok(Some(Gathered { bytes: bytes.to_vec(), chunks: vec![chunk] }));
-        }
-        let mut block = lock(&self.block);
-        if block.bytes.capacity() == 0 {
-            block.bytes.reserve_exact(limit + limit / 2);
-        }
-        block.bytes.extend_from_slice(bytes);
-        block.chunks.push(chunk);
-        Ok((block.bytes.len() >= limit).then(|| std::mem::take(&mut *block)))
-    }
-
-    /// Adds a block to one of the open packs; gives back the pack if that completed it.
-    fn push(
-        &self,
-        block: Vec<u8>,
-        chunks: Vec<ChunkEntry>,
-        repo: &Repo,
-    ) -> Result<Option<PackBuilder>, RepoError> {
-        let mut packs = lock(&self.packs);
-        while packs.len() < self.open_packs {
-            packs.push(PackBuilder::new(self.class, &repo.sealer)?);
-        }
-        let [choice] = random::<1>()?;
-        let choice = usize::from(choice) % packs.len();
-        let pack = &mut packs[choice];
-        pack.push(block, chunks)?;
-        Ok(pack.is_full(self.gathering.pack).then(|| packs.swap_remove(choice)))
+impl Seen {
+    fn part(&self, id: &ChunkId) -> MutexGuard<'_, HashSet<ChunkId>> {
+        lock(&self.0[usize::from(id.as_bytes()[0]) % self.0.len()])
     }
 }
 
 impl<'r> Shared<'r> {
     /// Says that a writer is at work, before anything is written.
-    fn begin(repo: &'r Repo, ctx: &'r Context) -> Result<Self, RepoError> {
+    fn begin(
+        repo: &'r Repo,
+        compression: Compression,
+        ctx: &'r Context,
+    ) -> Result<Self, RepoError> {
         let id = SnapshotId::new(random()?);
         let nonce = random()?;
         let started = ctx.clock.now();
@@ -293,17 +248,20 @@ impl<'r> Shared<'r> {
         let record = codec::encode("session", &SessionRecord { nonce, started })?;
         let object = repo.sealer.seal_object(ObjectKind::Session, &name, &record)?;
         repo.backend.create(&name, &object)?;
+        let gatherer =
+            |class, gathering, packs| Gatherer::new(class, gathering, compression, packs);
         Ok(Self {
             repo,
             ctx,
             id,
             nonce,
-            seen: Mutex::default(),
-            data: Gatherer::new(Class::Data, repo.config.data, OPEN_DATA_PACKS),
-            nodes: Gatherer::new(Class::Node, repo.config.nodes, 1),
+            seen: Seen(std::array::from_fn(|_| Mutex::default())),
+            data: gatherer(Class::Data, repo.config.data, OPEN_DATA_PACKS),
+            nodes: gatherer(Class::Node, repo.config.nodes, 1),
+            waiting: Budget::new(BLOCKS_WAITING * rayon::current_num_threads()),
+            storing: Budget::new(PACKS_STORING * repo.config.data.pack as usize),
             unpublished: Mutex::default(),
             next_pack: AtomicU32::new(0),
-            in_flight: InFlight::default(),
             committed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::default(),
@@ -331,37 +289,38 @@ impl<'r> Shared<'r> {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// Compresses, verifies, seals; stores the pack that is complete with it.
-    fn pack(&self, gatherer: &Gatherer, gathered: Gathered) -> Result<(), RepoError> {
-        let encoder = lock(&gatherer.encoders).pop();
-        let mut encoder = match encoder {
-            Some(encoder) => encoder,
-            None => Encoder::new(gatherer.gathering.zstd).map_err(RepoError::Zstd)?,
-        };
-        let block = encoder.encode(&gathered.bytes)?;
-        lock(&gatherer.encoders).push(encoder);
-        self.verify(&block, &gathered.chunks)?;
-        drop(gathered.bytes);
-        match gatherer.push(block, gathered.chunks, self.repo)? {
-            Some(pack) => self.store(pack),
-            None => Ok(()),
+    /// Makes a block, and has the pack stored that is complete without it.
+    fn pack<'scope>(
+        &'scope self,
+        gatherer: &Gatherer,
+        gathered: Gathered,
+        threads: &'scope thread::Scope<'scope, '_>,
+    ) {
+        if self.failed.load(Ordering::Relaxed) {
+            return;
+        }
+        match gatherer.pack(gathered, self.repo) {
+            Ok(None) => {}
+            Ok(Some(pack)) => self.store_aside(pack, threads),
+            Err(error) => self.fail(error),
         }
     }
 
-    /// Decodes a block again and hashes every chunk (I4): what a faulty memory or processor did
-    /// to it is found here and not on the day of the restore.
-    fn verify(&self, block: &[u8], chunks: &[ChunkEntry]) -> Result<(), RepoError> {
-        let decoded = block::decode(block).map_err(|_| RepoError::Machine)?;
-        let mut rest = decoded.as_slice();
-        for chunk in chunks {
-            let (bytes, after) =
-                rest.split_at_checked(chunk.length as usize).ok_or(RepoError::Machine)?;
-            if self.repo.sealer.chunk_id(bytes) != chunk.id {
-                return Err(RepoError::Machine);
+    /// Stores a pack on a thread of its own, once there is room for it among those.
+    fn store_aside<'scope>(
+        &'scope self,
+        pack: PackBuilder,
+        threads: &'scope thread::Scope<'scope, '_>,
+    ) {
+        let permit = self.storing.acquire(pack.len());
+        threads.spawn(move || {
+            if !self.failed.load(Ordering::Relaxed)
+                && let Err(error) = self.store(pack)
+            {
+                self.fail(error);
             }
-            rest = after;
-        }
-        if rest.is_empty() { Ok(()) } else { Err(RepoError::Machine) }
+            drop(permit);
+        });
     }
 
     /// Stores a pack durably, and publishes an index segment when enough has come together.
@@ -394,10 +353,9 @@ impl<'r> Shared<'r> {
         };
         let segment = Segment { supersedes: Vec::new(), packs };
         self.repo.publish(&segment)?;
-        let mut seen = lock(&self.seen);
         for block in segment.packs.iter().flat_map(|pack| &pack.footer.blocks) {
             for chunk in &block.chunks {
-                seen.remove(&chunk.id);
+                self.seen.part(&chunk.id).remove(&chunk.id);
             }
         }
         Ok(())
@@ -435,50 +393,11 @@ impl Repo {
     }
 }
 
-/// Bytes handed to threads and not finished yet, with a ceiling.
-#[derive(Default)]
-struct InFlight {
-    bytes: Mutex<usize>,
-    changed: Condvar,
-}
-
-/// Some of the bytes in flight; given back when dropped, also by a thread that panics.
-struct Permit<'a> {
-    of: &'a InFlight,
-    bytes: usize,
-}
-
-impl InFlight {
-    /// Waits until there is room. One block always has room, however long it is.
-    fn acquire(&self, bytes: usize) -> Permit<'_> {
-        let mut used = lock(&self.bytes);
-        while *used > 0 && *used + bytes > BLOCKS_IN_FLIGHT {
-            used = self.changed.wait(used).unwrap_or_else(PoisonError::into_inner);
-        }
-        *used += bytes;
-        Permit { of: self, bytes }
-    }
-
-    fn wait_until_empty(&self) {
-        let mut used = lock(&self.bytes);
-        while *used > 0 {
-            used = self.changed.wait(used).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *lock(&self.of.bytes) -= self.bytes;
-        self.of.changed.notify_all();
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl std::fmt::Debug for Session<'_, '_> {
+impl std::fmt::Debug for Session<'_, '_, '_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").field("id", &self.shared.id).finish_non_exhaustive()
     }

@@ -9,7 +9,7 @@ use super::timeline::{Filter, Timeline};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
-use crate::repo::{ChunkWriter, Repo, Written};
+use crate::repo::{ChunkWriter, Compression, Repo, Written};
 use crate::report::{Event, Reporter};
 use crate::source::{self, Delta, Description, EntryError, Kind, Source, TreeInfo};
 use crate::tree::{self, Change, Changes, Content, Edited};
@@ -27,6 +27,8 @@ pub struct CaptureOptions {
     pub parent: Parent,
     /// Why it is taken.
     pub reason: Reason,
+    /// How hard what is new is compressed.
+    pub compression: Compression,
 }
 
 /// Which snapshot a capture follows.
@@ -100,7 +102,7 @@ pub fn capture(
         let manifest = manifest(records, Written::default());
         return Ok(Captured { id: None, manifest, counts: collector.counts() });
     }
-    repo.write(ctx, |session| {
+    repo.write(options.compression, ctx, |session| {
         let records = capture_all(repo, session, sources, parent.as_ref(), &collector, ctx)?;
         if mode == Mode::CommitUnlessEmpty && records.iter().all(is_empty) {
             let manifest = manifest(records, Written::default());

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::tree::Changes;
+use crate::tree::{Changes, EachRun, Key, Stream, Value};
 
 /// Which part of an application a source is: the first folder of its paths in a snapshot.
 #[derive(
@@ -147,8 +147,27 @@ pub trait Target {
     /// Makes the changes final, durably.
     fn commit(&mut self) -> Result<(), Failure>;
 
+    /// The entries of its tree that, after the commit, are not what the plan wanted, because the
+    /// target cannot hold that; in order of their keys. Each was reported as
+    /// [`Skipped`](crate::report::Event::Skipped).
+    fn shortfalls(&mut self) -> Result<Shortfalls<'_>, Failure> {
+        Ok(Box::new(std::iter::empty()))
+    }
+
     /// Takes everything back since `begin`.
     fn rollback(&mut self) -> Result<(), Failure>;
+}
+
+/// What [`Target::shortfalls`] hands over.
+pub type Shortfalls<'a> = Box<dyn Iterator<Item = Result<(Key, Shortfall), Failure>> + 'a>;
+
+/// What an entry is that could not become what was wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shortfall {
+    /// It is what it was before the restore, or still not there.
+    AsBefore,
+    /// It has the wanted content with this head.
+    Head(Vec<u8>),
 }
 
 /// The changes that a restore will make: the differences between the target's present state and
@@ -161,8 +180,19 @@ pub trait Plan {
     fn trees(&self) -> &[TreeInfo];
 
     /// The changes of one of them. Contents are [`Inline`](crate::tree::Content::Inline) or
-    /// [`Reader`](crate::tree::Content::Reader)s.
+    /// [`Stored`](crate::tree::Content::Stored): for [`Plan::fetch`].
     fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure>;
+
+    /// The same for a target that reads one content after the other: they are
+    /// [`Inline`](crate::tree::Content::Inline) or [`Reader`](crate::tree::Content::Reader)s.
+    fn opened<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure>;
+
+    /// Gets many stored contents in the order in which they are quickest to get, and hands over
+    /// their bytes from several threads at once: see [`tree::fetch`](crate::tree::fetch()).
+    fn fetch(&self, streams: &[Stream], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure>;
+
+    /// What the target had at a key of one of the trees before the restore.
+    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure>;
 }
 
 /// What a plan does about entries of the target that the snapshot does not have.

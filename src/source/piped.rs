@@ -16,7 +16,7 @@ use super::{Delta, Description, Entry, EntryKind, Kind, Parent, Source, TreeInfo
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
 use crate::report::Event;
-use crate::tree::{Change, Content, Key};
+use crate::tree::{Change, Content, Key, Reading};
 
 /// Bytes between two progress reports.
 const PROGRESS_BYTES: u64 = 1 << 20;
@@ -127,6 +127,8 @@ struct Commanded {
     errors: Option<File>,
     said: Said,
 }
+
+impl Reading for Running {}
 
 impl Running {
     fn start(pipe: Pipe, ctx: &Context) -> Result<Self, Failure> {

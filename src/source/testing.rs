@@ -1,16 +1,19 @@
 //! What the tests of all sources and targets need: trees as they would be in a repository, and
 //! the plan that a restore would make of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::{Applied, Delta, Description, Fit, Parent, Plan, Source, Target, TreeInfo};
 use crate::context::Context;
 use crate::hint::Failure;
+use crate::id::ChunkId;
 use crate::report::Recorder;
 use crate::time::{ManualClock, Timestamp};
-use crate::tree::{Change, Changes, Content, Key};
+use crate::tree::{Change, Changes, Content, EachRun, Key, Place, Stream, Value};
 
 /// Heads and contents by key.
 pub(crate) type Tree = BTreeMap<Key, (Vec<u8>, Vec<u8>)>;
@@ -120,20 +123,66 @@ impl Plan for Difference<'_> {
         &self.wanted.description.trees
     }
 
+    /// Contents of more than a few bytes are as the repository would give them.
     fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
+        Ok(Box::new(self.naive(tree).into_iter().map(|(key, value)| {
+            let Some((head, bytes)) = value else { return Ok(Change::delete(key)) };
+            let content = if bytes.len() < INLINE {
+                Content::Inline(bytes)
+            } else {
+                Content::Stored(stream_of(&bytes))
+            };
+            Ok(Change::put(key, head, content))
+        })))
+    }
+
+    fn opened<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
+        Ok(Box::new(self.naive(tree).into_iter().map(|(key, value)| {
+            let Some((head, bytes)) = value else { return Ok(Change::delete(key)) };
+            Ok(Change::put(key, head, Content::Reader(Box::new(io::Cursor::new(bytes)))))
+        })))
+    }
+
+    /// Gives the bytes in short runs, last first, so that nobody relies on another order.
+    fn fetch(&self, streams: &[Stream], _ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure> {
+        let contents = self.wanted.trees.values().flat_map(|tree| tree.values());
+        let by_root: HashMap<_, _> =
+            contents.map(|(_, bytes)| (stream_of(bytes).root, bytes)).collect();
+        for (index, stream) in streams.iter().enumerate().rev() {
+            let runs: Vec<_> = by_root[&stream.root].chunks(INLINE - 1).enumerate().collect();
+            for (n, run) in runs.into_iter().rev() {
+                let place = Place { stream: index, offset: (n * (INLINE - 1)) as u64 };
+                each(&Bytes::copy_from_slice(run), &[place])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure> {
+        let tree = self.now.trees.get(&tree.name);
+        Ok(tree.and_then(|tree| tree.get(key)).map(|(head, bytes)| Value {
+            head: head.clone(),
+            content: Content::Inline(bytes.clone()),
+        }))
+    }
+}
+
+/// Contents shorter than this stand in the tree.
+const INLINE: usize = 16;
+
+fn stream_of(bytes: &[u8]) -> Stream {
+    let root = ChunkId::new(*blake3::hash(bytes).as_bytes());
+    Stream { length: bytes.len() as u64, depth: 0, root }
+}
+
+impl Difference<'_> {
+    fn naive(&self, tree: &TreeInfo) -> BTreeMap<Key, Option<(Vec<u8>, Vec<u8>)>> {
         let empty = Tree::new();
         let now = self.now.trees.get(&tree.name).unwrap_or(&empty);
         let wanted = &self.wanted.trees[&tree.name];
-        let mut changes = BTreeMap::new();
-        for key in now.keys().filter(|key| !wanted.contains_key(*key)) {
-            changes.insert(key.clone(), Change::delete(key.clone()));
-        }
-        for (key, value) in wanted {
-            if now.get(key) != Some(value) {
-                let content = Content::Reader(Box::new(io::Cursor::new(value.1.clone())));
-                changes.insert(key.clone(), Change::put(key.clone(), value.0.clone(), content));
-            }
-        }
-        Ok(Box::new(changes.into_values().map(Ok)))
+        let gone = now.keys().filter(|key| !wanted.contains_key(*key));
+        let put = wanted.iter().filter(|(key, value)| now.get(*key) != Some(value));
+        let gone = gone.map(|key| (key.clone(), None));
+        gone.chain(put.map(|(key, value)| (key.clone(), Some(value.clone())))).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The one currency of the program: a sorted stream of puts and deletes.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::stream::{Stream, StreamReader};
@@ -28,8 +28,37 @@ pub enum Content {
     Stored(Stream),
     /// Outside of the repository: what a source hands over on capture, and what a target is
     /// given on restore. Never in a tree.
-    Reader(Box<dyn Read + Send>),
+    Reader(Box<dyn Reading>),
 }
+
+/// Bytes outside of the repository. What cannot change while it is read needs no more than to be
+/// readable; a live file decides here what is made of a reading that was not of one piece.
+pub trait Reading: Read + Send {
+    /// About how many bytes there are: work is divided by it, nothing else.
+    fn expected(&self) -> u64 {
+        0
+    }
+
+    /// Asked once all bytes were read, or reading them failed: what is to be made of it. What is
+    /// now known better about the value goes into its head.
+    fn settle(&mut self, read: io::Result<()>, _head: &mut Vec<u8>) -> io::Result<Settled> {
+        read.map(|()| Settled::Stands)
+    }
+}
+
+/// What is made of the bytes that were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// They are the content.
+    Stands,
+    /// They are to be read again, from the first; the reader has gone back there.
+    Again,
+    /// They cannot be had, which the reader has reported: the entry is left out.
+    LeftOut,
+}
+
+impl<T: AsRef<[u8]> + Send> Reading for io::Cursor<T> {}
+impl<C: Send> Reading for StreamReader<C> where Self: Read {}
 
 /// One entry of a stream of changes: a put where there is a value, else a delete.
 #[derive(Debug)]

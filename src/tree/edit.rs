@@ -12,7 +12,7 @@ use super::change::{Change, Changes, Content, Value};
 use super::error::TreeError;
 use super::node::{Builder, Child, Item, MAX_LEVEL, Node, Stowed};
 use super::shape::Shape;
-use super::stream::{StowError, Stower};
+use super::stow::{self, Ready};
 use super::{MAX_KEY, Tree};
 use crate::id::ChunkId;
 use crate::repo::{ChunkReader, ChunkWriter, Class};
@@ -91,28 +91,34 @@ pub fn edit(
 }
 
 fn run(mut editor: Editor<'_>, changes: Changes<'_>, old: Option<Tree>) -> Result<Tree, TreeError> {
-    let mut stower = Stower::new(editor.writer, editor.shape);
-    let mut last: Option<Vec<u8>> = None;
-    for change in changes {
-        let Change { key, value } = change.map_err(TreeError::Changes)?;
-        too_long("key", &key, key.len())?;
-        if let Some(after) = last.as_mut() {
-            if *after >= key {
-                return Err(TreeError::Unsorted { key, after: std::mem::take(after) });
-            }
-            after.clone_from(&key);
-        } else {
-            last = Some(key.clone());
+    let (writer, shape) = (editor.writer, editor.shape);
+    stow::in_order(writer, shape, checked(changes), |Ready { key, value }| {
+        let item =
+            value.as_ref().map(|(head, content)| Item::Value { head: head.as_slice(), content });
+        if let Some((head, _)) = &value {
+            too_long("head of the value", &key, head.len())?;
         }
-        let Some(Value { head, content }) = value else {
-            editor.change(0, &key, None)?;
-            continue;
-        };
-        too_long("head of the value", &key, head.len())?;
-        let content = stower.stow(content).map_err(|error: StowError| error.of(&key))?;
-        editor.change(0, &key, Some(Item::Value { head: &head, content: &content }))?;
-    }
+        editor.change(0, &key, item)
+    })?;
     editor.finish(old)
+}
+
+/// The changes, as long as they are in order and their keys not too long.
+fn checked(changes: Changes<'_>) -> impl Iterator<Item = Result<Change, TreeError>> {
+    let mut last: Option<Vec<u8>> = None;
+    changes.map(move |change| {
+        let change = change.map_err(TreeError::Changes)?;
+        let key = &change.key;
+        too_long("key", key, key.len())?;
+        match &mut last {
+            Some(after) if *after >= *key => {
+                return Err(TreeError::Unsorted { key: change.key, after: std::mem::take(after) });
+            }
+            Some(after) => after.clone_from(key),
+            None => last = Some(key.clone()),
+        }
+        Ok(change)
+    })
 }
 
 fn too_long(part: &'static str, key: &[u8], length: usize) -> Result<(), TreeError> {

@@ -14,19 +14,22 @@ mod compare;
 mod diff;
 mod edit;
 mod error;
+mod fetch;
 mod node;
 mod read;
 mod shape;
+mod stow;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-pub use change::{Change, Changes, Content, Key, Value};
+pub use change::{Change, Changes, Content, Key, Reading, Settled, Value};
 pub use compare::{Part, Side, compare};
 pub use diff::{Difference, Differences, diff, differences, differences_below};
 pub use edit::{Edited, Effect, Watch, build, edit, edit_watched};
 pub use error::TreeError;
+pub use fetch::{EachRun, Place, fetch};
 pub use read::{Entries, entries, get, nth, place, range, rank};
 pub use shape::{Shape, TreeParams};
 pub use stream::{Stream, StreamReader, store};

@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-use super::change::Content;
+use super::change::{Content, Reading, Settled};
 use super::error::TreeError;
 use super::node::Stowed;
 use super::shape::Shape;
@@ -68,6 +68,8 @@ pub(super) struct Stower<'a> {
     writer: &'a dyn ChunkWriter,
     shape: &'a Shape,
     chunker: Chunker,
+    /// The chunk that a long run of zeros consists of, once it is stored.
+    zeros: Option<Piece>,
 }
 
 /// A failure to stow a content, before anyone has said whose content it is.
@@ -103,24 +105,49 @@ impl From<RepoError> for StowError {
 impl<'a> Stower<'a> {
     pub(super) fn new(writer: &'a dyn ChunkWriter, shape: &'a Shape) -> Self {
         let chunker = Chunker::new(std::sync::Arc::clone(&shape.gear), shape.chunks);
-        Self { writer, shape, chunker }
+        Self { writer, shape, chunker, zeros: None }
     }
 
-    pub(super) fn stow(&mut self, content: Content) -> Result<Stowed, StowError> {
+    /// The content as it stands in a tree; `None` where it cannot be had and the entry is to be
+    /// left out. What is found out about the value goes into its head.
+    pub(super) fn stow(
+        &mut self,
+        content: Content,
+        head: &mut Vec<u8>,
+    ) -> Result<Option<Stowed>, StowError> {
         match content {
             Content::Inline(bytes) if bytes.len() <= self.shape.inline_max() => {
-                Ok(Stowed::Inline(bytes))
+                Ok(Some(Stowed::Inline(bytes)))
             }
-            Content::Inline(bytes) => self.stow_stream(&mut &bytes[..]),
+            Content::Inline(bytes) => self.stow_stream(&mut &bytes[..]).map(Some),
             Content::Stored(stream) if stream.length <= self.shape.inline_max() as u64 => {
                 Err(StowError::TooShort(stream.length))
             }
-            Content::Stored(stream) => Ok(Stowed::Stored(stream)),
-            Content::Reader(mut source) => self.stow_stream(&mut source),
+            Content::Stored(stream) => Ok(Some(Stowed::Stored(stream))),
+            Content::Reader(mut source) => self.stow_reading(&mut *source, head),
         }
     }
 
-    fn stow_stream(&mut self, source: &mut dyn Read) -> Result<Stowed, StowError> {
+    fn stow_reading(
+        &mut self,
+        source: &mut dyn Reading,
+        head: &mut Vec<u8>,
+    ) -> Result<Option<Stowed>, StowError> {
+        loop {
+            let (read, stowed) = match self.stow_stream(source) {
+                Ok(stowed) => (Ok(()), Some(stowed)),
+                Err(StowError::Source(error)) => (Err(error), None),
+                Err(error) => return Err(error),
+            };
+            match source.settle(read, head).map_err(StowError::Source)? {
+                Settled::Stands => return Ok(stowed),
+                Settled::LeftOut => return Ok(None),
+                Settled::Again => {}
+            }
+        }
+    }
+
+    fn stow_stream<R: Read + ?Sized>(&mut self, source: &mut R) -> Result<Stowed, StowError> {
         let mut chunks = self.chunker.chunks(source);
         if let Some(bytes) = chunks.short(self.shape.inline_max()).map_err(StowError::Source)? {
             return Ok(Stowed::Inline(bytes.to_vec()));
@@ -128,8 +155,16 @@ impl<'a> Stower<'a> {
         let mut lists = Lists { writer: self.writer, shape: self.shape, levels: Vec::new() };
         let mut length = 0;
         while let Some(chunk) = chunks.next_chunk().map_err(StowError::Source)? {
-            lists.write(0, self.shape.content, chunk)?;
-            length += chunk.len() as u64;
+            let size = chunk.bytes.len();
+            let piece = match self.zeros {
+                Some(zeros) if chunk.zeros => zeros,
+                _ => lists.store(self.shape.content, chunk.bytes)?,
+            };
+            if chunk.zeros {
+                self.zeros = Some(piece);
+            }
+            lists.enter(0, piece)?;
+            length += size as u64;
         }
         let (depth, root) = lists.finish()?;
         Ok(Stowed::Stored(Stream { length, depth, root }))
@@ -154,11 +189,15 @@ struct List {
 }
 
 impl Lists<'_> {
-    /// Writes a chunk and enters it into the list of its depth.
-    fn write(&mut self, depth: usize, class: Class, bytes: &[u8]) -> Result<(), RepoError> {
+    /// Writes a chunk.
+    fn store(&self, class: Class, bytes: &[u8]) -> Result<Piece, RepoError> {
         #[expect(clippy::cast_possible_truncation, reason = "chunks are at most 16 MiB")]
-        let piece =
-            Piece { id: self.writer.write_chunk(class, bytes)?, length: bytes.len() as u32 };
+        let length = bytes.len() as u32;
+        Ok(Piece { id: self.writer.write_chunk(class, bytes)?, length })
+    }
+
+    /// Enters a chunk into the list of its depth.
+    fn enter(&mut self, depth: usize, piece: Piece) -> Result<(), RepoError> {
         if self.levels.len() == depth {
             self.levels.push(List::default());
         }
@@ -181,7 +220,8 @@ impl Lists<'_> {
                 return Ok(());
             };
             let mut bytes = std::mem::take(&mut list.bytes);
-            self.write(depth + 1, Class::Node, &bytes[..length])?;
+            let piece = self.store(Class::Node, &bytes[..length])?;
+            self.enter(depth + 1, piece)?;
             bytes.drain(..length);
             self.levels[depth].bytes = bytes;
         }

@@ -13,7 +13,7 @@ use coeval::source::record::DatabaseHeader;
 use coeval::source::{
     Applied, Delta, Description, Fit, Plan, Postgres, PostgresOptions, Source, Target, TreeInfo,
 };
-use coeval::tree::{Change, Changes, Content};
+use coeval::tree::{Change, Changes, Content, EachRun, Stream, Value};
 
 /// A private cluster, shared by the tests that run at the same time.
 pub struct Cluster {
@@ -227,6 +227,18 @@ impl Plan for Difference<'_> {
     }
 
     fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
+        self.opened(tree)
+    }
+
+    fn fetch(&self, _: &[Stream], _: &Context, _: &EachRun<'_>) -> Result<(), Failure> {
+        unreachable!("rows are read one after the other")
+    }
+
+    fn present(&self, _: &TreeInfo, _: &[u8]) -> Result<Option<Value>, Failure> {
+        unreachable!("the database knows its rows")
+    }
+
+    fn opened<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
         let empty = Rows::new();
         let from = self.from.map_or(&empty, |from| &from.trees[&tree.name]);
         let to = &self.to.trees[&tree.name];

@@ -3,6 +3,8 @@
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 
+use indicatif::HumanCount;
+
 use crate::cli::Done;
 use crate::cli::app::{App, host};
 use crate::cli::error::failed;
@@ -10,7 +12,7 @@ use crate::cli::output::{Verbosity, count, size};
 use crate::cli::progress::{Listing, why};
 use crate::cli::sources::SourceArgs;
 use crate::hint::Failure;
-use crate::repo::{Repo, Written};
+use crate::repo::{Compression, Repo, Written};
 use crate::snapshot::{
     self, CaptureOptions, Captured, Counts, Manifest, Mode, Parent, Reason, Tally,
 };
@@ -37,9 +39,36 @@ pub struct Args {
     /// Read every file, also those that look unchanged
     #[arg(long)]
     force: bool,
+    /// How hard to compress what is new: `auto` is fast and hardly tries what does not compress
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    compression: How,
     /// Read and compare everything, but store nothing and run no hooks
     #[arg(short = 'n', long)]
     dry_run: bool,
+}
+
+/// The words of restic, and of coeval.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum How {
+    #[default]
+    Auto,
+    Off,
+    #[value(alias = "fastest")]
+    Fast,
+    Better,
+    Max,
+}
+
+impl From<How> for Compression {
+    fn from(how: How) -> Self {
+        match how {
+            How::Auto => Self::Auto,
+            How::Off => Self::Off,
+            How::Fast => Self::Fast,
+            How::Better => Self::Better,
+            How::Max => Self::Max,
+        }
+    }
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
@@ -56,6 +85,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         tags: args.tag.clone(),
         parent,
         reason: Reason::Backup,
+        compression: args.compression.into(),
     };
     if app.output.verbosity == Verbosity::Verbose {
         app.progress.list(if args.dry_run { Listing::Everything } else { Listing::Changes });
@@ -171,7 +201,8 @@ fn print(captured: &Captured, app: &App) -> Result<(), Failure> {
 }
 
 fn tally(what: &str, tally: &Tally) -> String {
-    let Tally { new, changed, unmodified, removed } = tally;
+    let [new, changed, unmodified, removed] =
+        [tally.new, tally.changed, tally.unmodified, tally.removed].map(HumanCount);
     let what = format!("{what}:");
     format!("{what:<8} {new} new, {changed} changed, {unmodified} unmodified, {removed} removed")
 }
@@ -181,7 +212,7 @@ fn print_left_out(counts: &Counts, app: &App) -> Result<(), Failure> {
     let reasons = counts.left_out.iter().map(|left_out| {
         // Where only the insides of folders are left out, these are what there is to count.
         let number = if left_out.entries > 0 { left_out.entries } else { left_out.folders };
-        format!("{number} {}", why(left_out.reason))
+        format!("{} {}", HumanCount(number), why(left_out.reason))
     });
     let reasons = reasons.collect::<Vec<_>>().join(", ");
     let (entries, bytes) = (count(all.entries, "entry"), size(all.bytes));

@@ -53,6 +53,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         tags: args.tag.clone(),
         parent: Parent::None,
         reason: Reason::Import { origin: from },
+        compression: crate::repo::Compression::Auto,
     };
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
     let captured = backup::capture(&repo, &mut sources, &options, mode, app)?;

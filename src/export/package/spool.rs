@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::tree::Reading;
+
 /// How many bytes are copied at once.
 pub const BLOCK: usize = 64 * 1024;
 
@@ -118,6 +120,12 @@ pub struct SpoolReader {
     file: Arc<File>,
     at: u64,
     left: u64,
+}
+
+impl Reading for SpoolReader {
+    fn expected(&self) -> u64 {
+        self.left
+    }
 }
 
 impl Read for SpoolReader {

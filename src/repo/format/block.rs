@@ -6,6 +6,8 @@
 //! 5  …    their bytes, encoded
 //! ```
 
+use std::io;
+
 use super::FormatError;
 use super::config::Zstd;
 use super::cursor::Cursor;
@@ -14,6 +16,8 @@ const WHAT: &str = "block";
 const STORED: u8 = 0;
 const ZSTD: u8 = 1;
 const HEADER: usize = 5;
+/// What compression must save to be kept, as a part of the whole.
+const NOTICEABLE: usize = 64;
 
 /// The most bytes of chunks a block may hold: a reader allocates no more than this.
 pub const LIMIT: usize = 32 << 20;
@@ -24,7 +28,7 @@ pub struct Encoder(zstd::bulk::Compressor<'static>);
 
 impl Encoder {
     /// An encoder with these parameters.
-    pub fn new(parameters: Zstd) -> std::io::Result<Self> {
+    pub fn new(parameters: Zstd) -> io::Result<Self> {
         use zstd::zstd_safe::{CParameter, Strategy};
         let mut zstd = zstd::bulk::Compressor::new(parameters.level)?;
         let Zstd { level: _, hash_log, chain_log, min_match, dfast } = parameters;
@@ -44,49 +48,90 @@ impl Encoder {
         Ok(Self(zstd))
     }
 
-    /// The block of these chunks, compressed unless that does not shrink it.
+    /// The block of these chunks, compressed unless that does not shrink it noticeably: what is
+    /// stored is read faster.
     pub fn encode(&mut self, chunks: &[u8]) -> Result<Vec<u8>, FormatError> {
-        let too_long = |_| FormatError { what: WHAT, reason: "it is too long".to_owned() };
-        let length = u32::try_from(chunks.len()).map_err(too_long)?;
-        let mut block = vec![0; HEADER + zstd::zstd_safe::compress_bound(chunks.len())];
+        let mut block = begin(ZSTD, chunks, zstd::zstd_safe::compress_bound(chunks.len()))?;
+        let mut room = io::Cursor::new(&mut block);
+        room.set_position(HEADER as u64);
         let used = self
             .0
-            .compress_to_buffer(chunks, block.get_mut(HEADER..).unwrap_or_default())
+            .compress_to_buffer(chunks, &mut room)
             .map_err(|error| FormatError { what: WHAT, reason: error.to_string() })?;
-        if used < chunks.len() {
-            block.truncate(HEADER + used);
-            block[0] = ZSTD;
-        } else {
-            block.truncate(HEADER);
-            block.extend_from_slice(chunks);
-            block[0] = STORED;
+        if used < chunks.len() - chunks.len() / NOTICEABLE { Ok(block) } else { store(chunks) }
+    }
+}
+
+/// The block of these chunks as they are.
+pub fn store(chunks: &[u8]) -> Result<Vec<u8>, FormatError> {
+    let mut block = begin(STORED, chunks, chunks.len())?;
+    block.extend_from_slice(chunks);
+    Ok(block)
+}
+
+/// Whether the chunks of a block are compressed.
+pub fn is_compressed(block: &[u8]) -> bool {
+    block.first() != Some(&STORED)
+}
+
+/// The header of a block, with room for the rest and the seal.
+fn begin(codec: u8, chunks: &[u8], room: usize) -> Result<Vec<u8>, FormatError> {
+    let too_long = |_| FormatError { what: WHAT, reason: "it is too long".to_owned() };
+    let length = u32::try_from(chunks.len()).map_err(too_long)?;
+    let mut block = Vec::with_capacity(HEADER + room + super::pack::SEAL);
+    block.push(codec);
+    block.extend_from_slice(&length.to_le_bytes());
+    Ok(block)
+}
+
+/// Decodes blocks, one after the other, into one buffer.
+#[expect(missing_debug_implementations, reason = "a decompressor has nothing to show")]
+pub struct Decoder {
+    zstd: zstd::bulk::Decompressor<'static>,
+    chunks: Vec<u8>,
+}
+
+impl Decoder {
+    /// A decoder whose buffer grows with the blocks.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { zstd: zstd::bulk::Decompressor::new()?, chunks: Vec::new() })
+    }
+
+    /// The chunks in a block, one after the other.
+    pub fn decode<'a>(&'a mut self, block: &'a [u8]) -> Result<&'a [u8], FormatError> {
+        let mut cursor = Cursor::new(WHAT, block);
+        let codec = cursor.u8()?;
+        let length = cursor.u32()? as usize;
+        if length > LIMIT {
+            return Err(cursor.bad(format!("{length} bytes of chunks are too many")));
         }
-        block[1..HEADER].copy_from_slice(&length.to_le_bytes());
-        Ok(block)
+        let bad = |reason: String| FormatError { what: WHAT, reason };
+        let payload = cursor.rest();
+        let chunks = match codec {
+            STORED => payload,
+            ZSTD => {
+                self.chunks.clear();
+                self.chunks.reserve_exact(length);
+                self.zstd
+                    .decompress_to_buffer(payload, &mut self.chunks)
+                    .map_err(|error| bad(error.to_string()))?;
+                self.chunks.as_slice()
+            }
+            2 => return Err(bad("it needs the delta codec of a later version".to_owned())),
+            other => return Err(bad(format!("codec {other} is unknown"))),
+        };
+        if chunks.len() == length {
+            Ok(chunks)
+        } else {
+            Err(bad(format!("it holds {} bytes, its header says {length}", chunks.len())))
+        }
     }
 }
 
 /// The chunks in a block, one after the other.
 pub fn decode(block: &[u8]) -> Result<Vec<u8>, FormatError> {
-    let mut cursor = Cursor::new(WHAT, block);
-    let codec = cursor.u8()?;
-    let length = cursor.u32()? as usize;
-    if length > LIMIT {
-        return Err(cursor.bad(format!("{length} bytes of chunks are too many")));
-    }
-    let bad = |reason: String| FormatError { what: WHAT, reason };
-    let payload = cursor.rest();
-    let chunks = match codec {
-        STORED => payload.to_vec(),
-        ZSTD => zstd::bulk::decompress(payload, length).map_err(|error| bad(error.to_string()))?,
-        2 => return Err(bad("it needs the delta codec of a later version".to_owned())),
-        other => return Err(bad(format!("codec {other} is unknown"))),
-    };
-    if chunks.len() == length {
-        Ok(chunks)
-    } else {
-        Err(bad(format!("it holds {} bytes, its header says {length}", chunks.len())))
-    }
+    let failed = |error: io::Error| FormatError { what: WHAT, reason: error.to_string() };
+    Ok(Decoder::new().map_err(failed)?.decode(block)?.to_vec())
 }
 
 #[cfg(test)]

@@ -82,14 +82,14 @@ pub struct Zstd {
 impl Config {
     /// The parameters of a new repository: those that measured best.
     pub fn new(id: RepoId, created: Timestamp) -> Self {
-        let zstd = Zstd { level: 3, hash_log: 17, chain_log: 16, min_match: 5, dfast: true };
+        let zstd = Zstd { level: 3, hash_log: 16, chain_log: 15, min_match: 5, dfast: true };
         Self {
             version: VERSION,
             id,
             created,
             chunking: Chunking { whole: 512 << 10, min: 128 << 10, avg: 256 << 10, max: 1 << 20 },
             trees: Trees { leaf: 8 << 10, fan_out: 64, inline_record: 8 << 10, inline_file: 128 },
-            data: Gathering { block: 512 << 10, pack: 32 << 20, zstd },
+            data: Gathering { block: 1 << 20, pack: 32 << 20, zstd },
             nodes: Gathering { block: 64 << 10, pack: 16 << 20, zstd },
         }
     }

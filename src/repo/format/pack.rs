@@ -31,6 +31,15 @@ const CHUNK_HAS_BASE: u8 = 1;
 const CHUNK_ENTRY: usize = 37;
 const BLOCK_ENTRY: usize = 12;
 
+/// Length of a footer without blocks.
+pub const FOOTER: usize = 5;
+
+/// Bytes that a block adds to the footer.
+pub fn block_entry(chunks: &[ChunkEntry]) -> usize {
+    let bases = chunks.iter().filter(|chunk| chunk.base.is_some()).count();
+    BLOCK_ENTRY + chunks.len() * CHUNK_ENTRY + bases * ChunkId::LEN
+}
+
 /// What is sealed; part of the seal's associated data, so that none passes for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -59,6 +68,13 @@ pub struct BlockEntry {
     pub length: u32,
     /// Its chunks, one after the other.
     pub chunks: Vec<ChunkEntry>,
+}
+
+impl BlockEntry {
+    /// Where the sealed block ends in the file.
+    pub fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.length)
+    }
 }
 
 /// One chunk of a block.
@@ -223,6 +239,8 @@ mod tests {
         fn footers_decode_to_what_was_encoded(footer in footers(), padding in 0..50_usize) {
             let mut bytes = Vec::new();
             footer.encode_into(&mut bytes).expect("a footer");
+            let entries = footer.blocks.iter().map(|block| block_entry(&block.chunks));
+            prop_assert_eq!(FOOTER + entries.sum::<usize>(), bytes.len());
             bytes.resize(bytes.len() + padding, 0);
             prop_assert_eq!(Footer::decode(&bytes), Ok(footer));
         }

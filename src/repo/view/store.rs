@@ -39,7 +39,7 @@ const MERGED_FILE: u64 = 256 << 20;
 /// no reading and a present one a single block.
 const CACHE_SHARE: u64 = 24;
 const CACHE_LEAST: usize = 16 << 20;
-const CACHE_MOST: usize = 256 << 20;
+const CACHE_MOST: usize = 192 << 20;
 
 /// The name of a file that says that the database was found to be damaged.
 const DAMAGED: &str = "damaged";

@@ -5,6 +5,7 @@
 //! commits; directories are staged, renamed into place, and compared afterwards.
 
 mod error;
+mod links;
 mod wanted;
 
 pub use error::RestoreError;
@@ -16,12 +17,13 @@ use std::sync::Arc;
 use wanted::{TreeChanges, Wanted};
 
 use super::capture::{self, CaptureOptions, Captured, Mode, To};
-use super::opened::{Snapshot, TreeRecord};
+use super::opened::{self, Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
-use crate::source::{Applied, Extras, Fit, Kind, Source, Target};
-use crate::tree::{self, Difference, Tree};
+use crate::repo::Scratch;
+use crate::source::{Applied, Extras, Fit, Kind, Shortfall, Source, Target};
+use crate::tree::{self, Change, Difference, Tree, Value};
 
 /// Where one source of a snapshot goes.
 pub struct Destination<'a> {
@@ -185,13 +187,13 @@ fn apply_all(
     // Rows may name files, so files become final first.
     for (destination, roots) in destinations.iter_mut().zip(&expected) {
         if is_database(destination) {
-            restored.verified.extend(verify(snapshot, destination, roots, ctx)?);
+            restored.verified.extend(verify(snapshot, destination, roots, &before, ctx)?);
         }
     }
     for (destination, roots) in destinations.iter_mut().zip(&expected) {
         if !is_database(destination) {
             destination.target.commit()?;
-            restored.verified.extend(verify(snapshot, destination, roots, ctx)?);
+            restored.verified.extend(verify(snapshot, destination, roots, &before, ctx)?);
         }
     }
     for destination in destinations.iter_mut().filter(|destination| is_database(destination)) {
@@ -204,6 +206,14 @@ fn apply_all(
 struct Before {
     id: Option<SnapshotId>,
     trees: BTreeMap<(Kind, String), BTreeMap<String, Tree>>,
+}
+
+impl Before {
+    /// The trees that were in a target.
+    fn of(&self, destination: &Destination<'_>) -> BTreeMap<String, Tree> {
+        let source = (destination.kind, destination.name.clone());
+        self.trees.get(&source).cloned().unwrap_or_default()
+    }
 }
 
 fn take_before(
@@ -243,9 +253,8 @@ fn apply_one(
 ) -> Result<(Applied, BTreeMap<String, Tree>), Failure> {
     let wanted = Wanted::of(snapshot, destination)?;
     let fit = destination.target.fit(&wanted.description, ctx)?;
-    let source = (destination.kind, destination.name.clone());
     let present = match fit {
-        Fit::Kept => before.trees.get(&source).cloned().unwrap_or_default(),
+        Fit::Kept => before.of(destination),
         Fit::Rebuilt if destination.selection == Selection::Everything => BTreeMap::new(),
         Fit::Rebuilt => return Err(RestoreError::StructureDiffers.into()),
     };
@@ -257,16 +266,18 @@ fn apply_one(
     Ok((destination.target.apply(&changes, ctx)?, expected))
 }
 
-/// Reads a target again and compares its roots.
+/// Reads a target again and compares its roots with those that it could get.
 fn verify(
     snapshot: &Snapshot,
     destination: &mut Destination<'_>,
     expected: &BTreeMap<String, Tree>,
+    before: &Before,
     ctx: &Context,
 ) -> Result<Vec<VerifiedTree>, Failure> {
     let (kind, name) = (destination.kind, destination.name.clone());
     ctx.phase(format!("verifying {}/{name}", kind.as_str()), None);
     let scratch = snapshot.repo.scratch()?;
+    let expected = &attainable(snapshot, destination, expected, before, &scratch)?;
     let source = destination.target.as_source();
     let mut description = source.begin(ctx)?;
     description.trees.retain(|info| expected.contains_key(&info.name));
@@ -295,6 +306,41 @@ fn verify(
             Err(RestoreError::Mismatch { path, key: difference }.into())
         })
         .collect()
+}
+
+/// The expected trees, but for what a directory said that it cannot hold.
+fn attainable(
+    snapshot: &Snapshot,
+    destination: &mut Destination<'_>,
+    expected: &BTreeMap<String, Tree>,
+    before: &Before,
+    scratch: &Scratch<'_>,
+) -> Result<BTreeMap<String, Tree>, Failure> {
+    let mut attainable = expected.clone();
+    let (before, kind) = (before.of(destination), destination.kind);
+    let mut shortfalls = destination.target.shortfalls()?.peekable();
+    // Only directories fall short, and they have one tree.
+    let (Some((name, tree)), Some(_)) = (expected.first_key_value(), shortfalls.peek()) else {
+        return Ok(attainable);
+    };
+    let old = |key: &[u8]| match before.get(name) {
+        Some(old) => tree::get(scratch, *old, key),
+        None => Ok(None),
+    };
+    let changes = shortfalls.map(|shortfall| {
+        let (key, shortfall) = shortfall?;
+        let value = match shortfall {
+            Shortfall::AsBefore => old(&key)?,
+            Shortfall::Head(head) => {
+                tree::get(scratch, *tree, &key)?.map(|value| Value { head, ..value })
+            }
+        };
+        Ok(Change { key, value })
+    });
+    let shape = opened::shape(&snapshot.repo, kind)?;
+    let tree = tree::edit(scratch, scratch, &shape, Some(*tree), Box::new(changes))?;
+    attainable.insert(name.clone(), tree);
+    Ok(attainable)
 }
 
 fn by_name(trees: Vec<TreeRecord>) -> BTreeMap<String, Tree> {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::links::{self, Links, same};
 use super::{Destination, RestoreError, Selection};
+use crate::context::Context;
 use crate::hint::Failure;
 use crate::repo::ChunkReader;
 use crate::snapshot::manifest::SourceRecord;
 use crate::snapshot::opened::{self, Snapshot, TreeRecord};
 use crate::source::{Description, Entry, Extras, Kind, Plan, TreeInfo};
-use crate::tree::{self, Change, Changes, Difference, Tree};
+use crate::tree::{self, Change, Changes, Difference, EachRun, Stream, Tree, Value};
 
 /// A set of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +98,14 @@ impl Wanted {
                 let scratch = repo.scratch()?;
                 let changes = self.changes(snapshot, record, old);
                 let shape = opened::shape(repo, self.kind)?;
-                tree::edit(&scratch, &scratch, &shape, old, changes)?
+                let tree = tree::edit(&scratch, &scratch, &shape, old, changes)?;
+                match old {
+                    Some(old) if self.kind != Kind::Database => {
+                        let relinked = links::orphans(&scratch, old, tree);
+                        tree::edit(&scratch, &scratch, &shape, Some(tree), relinked)?
+                    }
+                    _ => tree,
+                }
             };
             expected.insert(record.info.name.clone(), tree);
         }
@@ -110,10 +119,26 @@ impl Wanted {
         record: &TreeRecord,
         old: Option<Tree>,
     ) -> Changes<'a> {
-        Box::new(self.differences(&*snapshot.repo, record, old).map(|difference| {
-            let Difference { key, new: value, .. } = difference?;
-            Ok(Change { key, value })
-        }))
+        let repo = &*snapshot.repo;
+        let mut links = Links::new(repo, record.tree, old);
+        let partial = self.keys.is_some() && self.kind != Kind::Database;
+        let mut change = move |difference: Difference| {
+            let Difference { key, old, new: mut value } = difference;
+            if let (true, Some(new)) = (partial, &mut value) {
+                let restored =
+                    |first: &[u8]| self.keys.as_ref().is_none_or(|keys| keys.contains(first));
+                links.settle(&key, new, restored)?;
+                // With its link settled it may be what is there already.
+                if old.is_some_and(|old| same(&old, new)) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(Change { key, value }))
+        };
+        let differences = self.differences(repo, record, old);
+        Box::new(
+            differences.filter_map(move |difference| difference.and_then(&mut change).transpose()),
+        )
     }
 }
 
@@ -177,13 +202,27 @@ impl Plan for TreeChanges<'_> {
             return Ok(Box::new(std::iter::empty()));
         };
         let old = self.present.get(&tree.name).copied();
-        let changes = self.wanted.changes(self.snapshot, record, old);
+        Ok(self.wanted.changes(self.snapshot, record, old))
+    }
+
+    fn opened<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
         let repo = &self.snapshot.repo;
-        Ok(Box::new(changes.map(|change| {
+        Ok(Box::new(self.changes(tree)?.map(|change| {
             change.map(|mut change| {
                 change.value = change.value.map(|value| value.opened(repo));
                 change
             })
         })))
+    }
+
+    fn fetch(&self, streams: &[Stream], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure> {
+        tree::fetch(&*self.snapshot.repo, streams, ctx.jobs, each)
+    }
+
+    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure> {
+        match self.present.get(&tree.name) {
+            Some(present) => Ok(tree::get(&*self.snapshot.repo, *present, key)?),
+            None => Ok(None),
+        }
     }
 }

@@ -112,7 +112,8 @@ fn fit(entry: &mut Entry) -> Vec<String> {
     missing
 }
 
-fn is_wanted(name: &[u8]) -> bool {
+/// Whether an attribute of this name is the file's own.
+pub(super) fn is_wanted(name: &[u8]) -> bool {
     !name.starts_with(SYSTEM) || ACCESS_CONTROL.contains(&name)
 }
 

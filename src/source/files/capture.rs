@@ -2,7 +2,7 @@
 //! before, and what is gone.
 
 use std::cmp::Ordering;
-use std::io::{self, Read};
+use std::io;
 use std::iter::Peekable;
 use std::os::fd::AsFd as _;
 
@@ -12,7 +12,7 @@ use super::attributes::{Attributes, Place};
 use super::entry::{Device, Entry, EntryKind, Fingerprint, file_type, size};
 use super::links::Links;
 use super::path::display_key;
-use super::sparse::SparseReader;
+use super::reading::{FileReader, Unread};
 use super::walk::{Found, Walk};
 use super::{FilesError, Seen};
 use crate::context::Context;
@@ -23,14 +23,13 @@ use crate::tree::{Change, Changes, Content, Key, Value};
 
 /// Items between two progress reports.
 const PROGRESS_ITEMS: u64 = 256;
-/// Bytes between two progress reports.
-const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// The changes since the fingerprints in `before`. Puts what the aids need into `seen`.
 pub(super) struct Capture<'a> {
     walk: Walk<'a>,
     before: Peekable<Changes<'a>>,
     seen: &'a mut Seen,
+    unread: Unread,
     ctx: &'a Context,
     start: Timestamp,
     links: Links,
@@ -58,6 +57,7 @@ impl<'a> Capture<'a> {
         walk: Walk<'a>,
         before: Option<Changes<'a>>,
         seen: &'a mut Seen,
+        unread: Unread,
         start: Timestamp,
         ctx: &'a Context,
     ) -> Self {
@@ -66,6 +66,7 @@ impl<'a> Capture<'a> {
             walk,
             before,
             seen,
+            unread,
             ctx,
             start,
             links: Links::new(),
@@ -204,14 +205,13 @@ impl<'a> Capture<'a> {
         self.lacks(&missing);
         let content = match size(&stat) {
             0 => Content::empty(),
-            left => Content::Reader(Box::new(FileReader {
-                file: SparseReader::new(file, &stat),
-                item: display_key(self.walk.key()),
-                fingerprint: Fingerprint::of(&stat),
-                left,
-                unreported: 0,
-                ctx: self.ctx.clone(),
-            })),
+            _ => Content::Reader(Box::new(FileReader::new(
+                file,
+                &stat,
+                self.walk.key().to_vec(),
+                self.unread.clone(),
+                self.ctx.clone(),
+            ))),
         };
         Ok(Ok(Taken { value: Value { head: entry.encode(), content }, stat, link: entry.link }))
     }
@@ -289,45 +289,5 @@ impl Iterator for Capture<'_> {
         let change = self.advance().transpose();
         self.done = !matches!(change, Some(Ok(_)));
         change
-    }
-}
-
-/// Reads an open file, no further than its size when it was opened: a log that grows faster than
-/// it is read has an end. Says so if the file was changed meanwhile.
-struct FileReader {
-    file: SparseReader,
-    item: String,
-    fingerprint: Fingerprint,
-    left: u64,
-    unreported: u64,
-    ctx: Context,
-}
-
-impl FileReader {
-    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let count = self.file.read(&mut buffer[..length])?;
-        // The file is shorter than it was: that is all there is.
-        self.left = if count == 0 { 0 } else { self.left.saturating_sub(count as u64) };
-        self.unreported += count as u64;
-        if self.left == 0 && Fingerprint::of(&rustix::fs::fstat(&self.file)?) != self.fingerprint {
-            let (item, reason) = (self.item.clone(), "changed while it was read".to_owned());
-            self.ctx.report(Event::Skipped { item, reason });
-        }
-        if self.left == 0 || self.unreported >= PROGRESS_BYTES {
-            let bytes = std::mem::take(&mut self.unreported);
-            self.ctx.report(Event::Progress { items: 0, bytes });
-        }
-        Ok(count)
-    }
-}
-
-impl Read for FileReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 || buffer.is_empty() {
-            return Ok(0);
-        }
-        self.read_some(buffer)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.item)))
     }
 }

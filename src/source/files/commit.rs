@@ -1,65 +1,100 @@
-//! Moves staged files into place: one pass over the journal, in the order of keys, which is a
-//! walk of the tree. The directories on the way are held open, entered without following links,
+//! Moves what is staged into place: one pass over the journal, in the order of keys, which is a
+//! walk of the tree. A new folder is moved with all that is in it, a file below a folder that
+//! exists by itself. The directories on the way are held open, entered without following links,
 //! and finished when the walk leaves them: children before parents, in memory that depends on the
 //! depth alone.
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::directory::{Staging, decode};
 use super::entry::file_type;
-use super::path::{child, display_key, names};
+use super::losses::Loss;
+use super::metadata::{self, At, LOCKS, Prior, modified, mtime_of};
+use super::path::{child, display_key, is_below, names};
 use super::spool::Spool;
-use super::write::{modified, mtime_of};
-use super::{Entry, FilesError};
+use super::staging::{Staging, decode, open_directory, open_parent};
+use super::{Entry, EntryKind, FilesError, write};
 use crate::report::Event;
 use crate::tree::Key;
 
 /// Does all that is in the journal, and removes the staging folder.
 pub(super) fn run(staging: &mut Staging) -> Result<(), FilesError> {
     let mut journal = std::mem::replace(&mut staging.journal, Spool::new());
-    let root = staging.root.try_clone().map_err(|source| FilesError::Target {
-        doing: "open",
-        path: staging.path.clone(),
-        source,
-    })?;
-    let before = staging.before;
+    let done = place_all(staging, &mut journal);
+    staging.journal = journal;
+    done
+}
+
+fn place_all(staging: &Staging, journal: &mut Spool) -> Result<(), FilesError> {
+    let open = |fd: &OwnedFd| fd.try_clone().map_err(|e| staging.error(b"", "open", e));
     let top = Level {
-        fd: root,
+        fd: open(&staging.root)?,
+        staged: Some(open(&staging.folder)?),
         key: Key::new(),
         name: c".".to_owned(),
-        before,
+        before: staging.before,
+        locks: 0,
         touched: true,
         then: Then::Leave,
     };
-    let mut commit = Commit { staging, levels: vec![top], staged: 0 };
-    let error = |source| FilesError::Spool { source };
-    for step in journal.changes().map_err(error)? {
-        let (key, head) = step.map_err(error)?;
+    let mut commit = Commit { staging, levels: vec![top], moved: None, locked: false };
+    let spool = |source| FilesError::Spool { source };
+    for step in journal.changes().map_err(spool)? {
+        let (key, head) = step.map_err(spool)?;
         let entry = head.map(|head| decode(&key, &head)).transpose()?;
         commit.step(&key, entry)?;
     }
-    commit.finish()
+    let locked = commit.locked;
+    commit.finish()?;
+    if locked {
+        lock_all(staging, journal)?;
+    }
+    staging.losses.report_owners();
+    Ok(())
+}
+
+/// Sets the flags that forbid changes, now that there are no more.
+fn lock_all(staging: &Staging, journal: &mut Spool) -> Result<(), FilesError> {
+    let spool = |source| FilesError::Spool { source };
+    for step in journal.changes().map_err(spool)? {
+        let (key, Some(head)) = step.map_err(spool)? else { continue };
+        let entry = decode(&key, &head)?;
+        if entry.flags & LOCKS == 0 {
+            continue;
+        }
+        let lost = open_parent(staging.root.as_fd(), &key).and_then(|place| match place {
+            Some((folder, name)) => metadata::lock(At::Named(folder.as_fd(), &name), &entry),
+            None => metadata::lock(At::Open(staging.root.as_fd()), &entry),
+        });
+        staging.note(&key, lost.map_err(|e| staging.error(&key, "set the flags of", e))?)?;
+    }
+    Ok(())
 }
 
 struct Commit<'a> {
-    staging: &'a mut Staging,
+    staging: &'a Staging,
     /// From the root to where the walk is; never empty until the end.
     levels: Vec<Level>,
-    /// How many staged files have been passed: the name of the next.
-    staged: u64,
+    /// The folder that was moved last, with all that is below it.
+    moved: Option<Key>,
+    /// Whether there are entries with flags that forbid changes.
+    locked: bool,
 }
 
 /// A directory that the walk is in.
 struct Level {
     fd: OwnedFd,
+    /// Its mirror, if anything is staged in it.
+    staged: Option<OwnedFd>,
     key: Key,
     name: CString,
     before: Stat,
+    /// Flags that had to be taken away for the changes.
+    locks: u32,
     /// Whether its entries, and so its times, are changed.
     touched: bool,
     then: Then,
@@ -69,19 +104,19 @@ struct Level {
 enum Then {
     /// Nothing of its own was asked: it gets back the time that changes in it have taken.
     Leave,
-    /// Gives it this metadata.
+    /// Gives it this metadata, which is all it has if it is new.
     Set(Entry),
     /// Removes it.
     Remove,
-    /// Puts the staged file with this number in its place.
-    Replace(u64, Entry),
+    /// Puts what is staged in its place.
+    Replace(Entry),
 }
 
 impl Commit<'_> {
     fn step(&mut self, key: &[u8], entry: Option<Entry>) -> Result<(), FilesError> {
-        let number = self.staged;
-        if entry.as_ref().is_some_and(|entry| !entry.is_directory()) {
-            self.staged += 1;
+        self.locked |= entry.as_ref().is_some_and(|entry| entry.flags & LOCKS != 0);
+        if self.moved.as_ref().is_some_and(|moved| is_below(key, moved)) {
+            return Ok(());
         }
         let mut path = names(key)?;
         let Some(name) = path.pop() else { return self.step_root(entry) };
@@ -107,13 +142,13 @@ impl Commit<'_> {
                 if present.is_some() && !is_directory {
                     self.unlink(&name, key)?;
                 }
-                if !is_directory {
-                    self.make_directory(&name, key, Mode::RWXU)?;
+                if !is_directory && self.place_directory(&name, key, Mode::RWXU)? {
+                    return self.set_moved(&name, key, &entry);
                 }
                 self.enter(name, key, Then::Set(entry))
             }
-            Some(entry) if is_directory => self.enter(name, key, Then::Replace(number, entry)),
-            Some(entry) => self.place(&name, key, number, &entry),
+            Some(entry) if is_directory => self.enter(name, key, Then::Replace(entry)),
+            Some(entry) => self.place(&name, key, &entry),
         }
     }
 
@@ -131,7 +166,8 @@ impl Commit<'_> {
     }
 
     /// Leaves and enters directories until the walk is in that of `path`. Says whether it is,
-    /// which it is not if one is missing that was not to be made.
+    /// which it is not if one is missing that was not to be made, or was moved into place with
+    /// all that is below it.
     fn enter_parents(&mut self, path: &[CString], missing: Missing) -> Result<bool, FilesError> {
         let shared = self.levels[1..].iter().zip(path).take_while(|(l, name)| l.name == **name);
         let shared = shared.count();
@@ -144,7 +180,9 @@ impl Commit<'_> {
                 Present::Directory => {}
                 Present::Nothing if missing == Missing::Make => {
                     let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
-                    self.make_directory(name, &key, mode)?;
+                    if self.place_directory(name, &key, mode)? {
+                        return Ok(false);
+                    }
                 }
                 Present::Other if missing == Missing::Make => {
                     return Err(FilesError::NotADirectory { path: self.staging.at(&key) });
@@ -166,42 +204,64 @@ impl Commit<'_> {
     }
 
     fn enter(&mut self, name: CString, key: &[u8], then: Then) -> Result<(), FilesError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(self.fd(), &name, flags, Mode::empty()).and_then(|fd| {
+        let opened = open_directory(self.fd(), name.as_c_str()).and_then(|fd| {
             let before = rustix::fs::fstat(&fd)?;
             // The owner, unless root, needs all three permissions to change what is inside.
             let mode = Mode::from_raw_mode(before.st_mode);
             if !mode.contains(Mode::RWXU) {
                 rustix::fs::fchmod(&fd, mode | Mode::RWXU)?;
             }
-            Ok((fd, before))
+            let locks = metadata::unlock(At::Open(fd.as_fd()))?;
+            Ok((fd, before, locks))
         });
-        let (fd, before) = opened.map_err(|error| self.error(key, "enter", error))?;
-        self.levels.push(Level { fd, key: key.to_vec(), name, before, touched: false, then });
+        let (fd, before, locks) = opened.map_err(|error| self.error(key, "enter", error))?;
+        // Where nothing is staged there is no mirror.
+        let staged = self.top().staged.as_ref();
+        let staged = staged.and_then(|fd| open_directory(fd.as_fd(), name.as_c_str()).ok());
+        let (key, touched) = (key.to_vec(), false);
+        self.levels.push(Level { fd, staged, key, name, before, locks, touched, then });
         Ok(())
     }
 
     /// Finishes the deepest directory that the walk is in.
     fn leave(&mut self) -> Result<(), FilesError> {
         let Some(level) = self.levels.pop() else { return Ok(()) };
-        match level.then {
+        match &level.then {
             Then::Leave => self.restore_metadata(&level),
-            Then::Set(entry) => self
-                .staging
-                .writer
-                .set_metadata(level.fd.as_fd(), &entry)
-                .map_err(|error| self.error(&level.key, "set the metadata of", error)),
+            Then::Set(entry) => self.set_metadata(&level.key, level.fd.as_fd(), entry, Prior::Any),
             Then::Remove => {
                 self.remove_directory(&level)?;
                 Ok(())
             }
-            Then::Replace(number, ref entry) => {
+            Then::Replace(entry) => {
                 if self.remove_directory(&level)? {
-                    self.place(&level.name, &level.key, number, entry)?;
+                    self.place(&level.name, &level.key, entry)?;
                 }
                 Ok(())
             }
         }
+    }
+
+    fn set_metadata(
+        &self,
+        key: &[u8],
+        fd: BorrowedFd<'_>,
+        entry: &Entry,
+        prior: Prior,
+    ) -> Result<(), FilesError> {
+        let at = At::Open(fd);
+        let losses = at
+            .stat()
+            .and_then(|stat| metadata::set(at, entry, &stat, prior))
+            .map_err(|error| self.error(key, "set the metadata of", error))?;
+        self.staging.note(key, losses)
+    }
+
+    /// Gives a folder that was moved into place its metadata.
+    fn set_moved(&self, name: &CStr, key: &[u8], entry: &Entry) -> Result<(), FilesError> {
+        let fd = open_directory(self.fd(), name)
+            .map_err(|error| self.error(key, "set the metadata of", error))?;
+        self.set_metadata(key, fd.as_fd(), entry, Prior::Fresh)
     }
 
     fn restore_metadata(&self, level: &Level) -> Result<(), FilesError> {
@@ -213,6 +273,10 @@ impl Commit<'_> {
         if level.touched {
             let times = modified(mtime_of(&level.before));
             result = result.and_then(|()| rustix::fs::futimens(&level.fd, &times));
+        }
+        if level.locks != 0 {
+            let at = At::Open(level.fd.as_fd());
+            result = result.and_then(|()| metadata::relock(at, level.locks));
         }
         result.map_err(|error| self.error(&level.key, "set the times of", error))
     }
@@ -238,32 +302,43 @@ impl Commit<'_> {
     }
 
     fn unlink(&mut self, name: &CStr, key: &[u8]) -> Result<(), FilesError> {
-        rustix::fs::unlinkat(self.fd(), name, AtFlags::empty())
+        let fd = self.fd();
+        unlocked(At::Named(fd, name), || rustix::fs::unlinkat(fd, name, AtFlags::empty()))
             .map_err(|error| self.error(key, "remove", error))?;
         self.touch();
         Ok(())
     }
 
-    fn make_directory(&mut self, name: &CStr, key: &[u8], mode: Mode) -> Result<(), FilesError> {
-        rustix::fs::mkdirat(self.fd(), name, mode)
-            .map_err(|error| self.error(key, "create", error))?;
+    /// Moves a staged folder into place with all that is in it, and says so; where that is not
+    /// possible, because another file system is mounted there, makes an empty one.
+    fn place_directory(&mut self, name: &CStr, key: &[u8], mode: Mode) -> Result<bool, FilesError> {
+        let error = |error| self.error(key, "create", error);
+        let staged = self.top().staged.as_ref().ok_or_else(|| error(Errno::NOENT))?;
+        let moved = match rustix::fs::renameat(staged, name, self.fd(), name) {
+            Ok(()) => true,
+            Err(Errno::XDEV) => {
+                rustix::fs::mkdirat(self.fd(), name, mode).map_err(error)?;
+                false
+            }
+            Err(errno) => return Err(error(errno)),
+        };
+        if moved {
+            self.moved = Some(key.to_vec());
+        }
         self.touch();
-        Ok(())
+        Ok(moved)
     }
 
     /// Renames a staged file to its place.
-    fn place(
-        &mut self,
-        name: &CStr,
-        key: &[u8],
-        number: u64,
-        entry: &Entry,
-    ) -> Result<(), FilesError> {
-        let staged = number.to_string();
-        match rustix::fs::renameat(&self.staging.folder, staged.as_str(), self.fd(), name) {
+    fn place(&mut self, name: &CStr, key: &[u8], entry: &Entry) -> Result<(), FilesError> {
+        let error = |error| self.error(key, "replace", error);
+        let (staged, fd) =
+            (self.top().staged.as_ref().ok_or_else(|| error(Errno::NOENT))?, self.fd());
+        let at = At::Named(fd, name);
+        match unlocked(at, || rustix::fs::renameat(staged, name, fd, name)) {
             Ok(()) => {}
-            Err(Errno::XDEV) => self.place_across(name, key, &staged, entry)?,
-            Err(error) => return Err(self.error(key, "replace", error)),
+            Err(Errno::XDEV) => self.place_across(staged.as_fd(), name, key, entry)?,
+            Err(errno) => return Err(error(errno)),
         }
         self.touch();
         Ok(())
@@ -271,29 +346,37 @@ impl Commit<'_> {
 
     /// Places a staged file in a directory of another file system, mounted below the root.
     fn place_across(
-        &mut self,
+        &self,
+        staged: BorrowedFd<'_>,
         name: &CStr,
         key: &[u8],
-        staged: &str,
         entry: &Entry,
     ) -> Result<(), FilesError> {
-        let bytes: Box<dyn io::Read> = if matches!(entry.kind, super::EntryKind::File) {
+        let folder = self.fd();
+        let copy = CString::new(format!("{}-copy", self.staging.name)).unwrap_or_default();
+        let error = |error: io::Error| self.error(key, "replace", error);
+        let losses = if entry.kind == EntryKind::File {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&self.staging.folder, staged, flags, Mode::empty());
-            let file = file.map_err(|error| self.error(key, "read the staged", error))?;
-            Box::new(std::fs::File::from(file))
+            let from = rustix::fs::openat(staged, name, flags, Mode::empty());
+            let (from, to) = from
+                .and_then(|from| Ok((from, write::open(folder, &copy, 0o600)?)))
+                .map_err(|e| error(e.into()))?;
+            let length = write::copy(&from.into(), &to).map_err(error)?;
+            write::finish(&to.into(), entry, length, Prior::Any)
         } else {
-            Box::new(io::empty())
+            write::special(folder, &copy, entry)
         };
-        let copy = format!("{}-{staged}", self.staging.name);
-        let folder = self.levels.last().map_or(self.staging.root.as_fd(), |level| level.fd.as_fd());
-        self.staging
-            .writer
-            .write(folder, &copy, entry, bytes)
-            .map_err(|error| error.at(key, self.staging.at(key)))?;
+        self.staging.note(key, losses.map_err(|e| error(e.into()))?)?;
+        if entry.link.is_some() {
+            let reason = "is a file of its own, on another file system than the first name";
+            self.staging.note(key, [(Loss::Link, reason.to_owned())])?;
+        }
         rustix::fs::syncfs(folder)
-            .and_then(|()| rustix::fs::renameat(folder, copy.as_str(), folder, name))
-            .map_err(|error| self.error(key, "replace", error))
+            .and_then(|()| {
+                let rename = || rustix::fs::renameat(folder, &copy, folder, name);
+                unlocked(At::Named(folder, name), rename)
+            })
+            .map_err(|e| error(e.into()))
     }
 
     fn finish(mut self) -> Result<(), FilesError> {
@@ -302,13 +385,7 @@ impl Commit<'_> {
         }
         // Before the root gets its times: removing the folder changes them.
         self.staging.remove()?;
-        self.leave()?;
-        if self.staging.writer.owners_refused {
-            self.staging.ctx.report(Event::Note(
-                "owners were not restored: only root may give files to others".to_owned(),
-            ));
-        }
-        Ok(())
+        self.leave()
     }
 
     fn top(&self) -> &Level {
@@ -325,8 +402,27 @@ impl Commit<'_> {
         self.levels.last().map_or(self.staging.root.as_fd(), |level| level.fd.as_fd())
     }
 
-    fn error(&self, key: &[u8], doing: &'static str, error: Errno) -> FilesError {
-        FilesError::Target { doing, path: self.staging.at(key), source: error.into() }
+    fn error(&self, key: &[u8], doing: &'static str, error: impl Into<io::Error>) -> FilesError {
+        self.staging.error(key, doing, error)
+    }
+}
+
+/// Changes a name even if flags of what has it forbid that; if it fails all the same, they are
+/// as before.
+fn unlocked(at: At<'_>, mut change: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
+    match change() {
+        Err(Errno::PERM) => {}
+        result => return result,
+    }
+    match metadata::unlock(at) {
+        Ok(locks) if locks != 0 => {
+            let result = change();
+            if result.is_err() {
+                metadata::relock(at, locks)?;
+            }
+            result
+        }
+        _ => Err(Errno::PERM),
     }
 }
 

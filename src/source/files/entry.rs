@@ -341,6 +341,11 @@ impl Fingerprint {
         }
     }
 
+    /// When anything about the file changed last.
+    pub(super) fn changed(&self) -> Timestamp {
+        self.ctime
+    }
+
     /// That of an entry which is linked to another.
     pub(super) fn linked_to(self, key: Option<&[u8]>) -> Self {
         let link = key.and_then(|key| blake3::hash(key).as_bytes().first_chunk().copied());

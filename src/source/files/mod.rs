@@ -12,11 +12,16 @@ mod directory;
 mod entry;
 mod links;
 mod listing;
+mod losses;
+mod metadata;
 mod owners;
 mod path;
+mod reading;
 mod select;
 mod sparse;
 mod spool;
+mod stage;
+mod staging;
 mod walk;
 mod write;
 
@@ -38,6 +43,7 @@ pub use select::{PathList, patterns_in};
 
 use self::capture::Capture;
 use self::owners::Numbers;
+use self::reading::Unread;
 use self::select::{List, Selection};
 use self::spool::Spool;
 use self::walk::Walk;
@@ -95,6 +101,9 @@ pub struct Files {
     selection: Selection,
     /// What a capture under way has seen, for the aids.
     seen: Option<Seen>,
+    /// The files of a capture under way that turned out unreadable after their fingerprint was
+    /// kept.
+    unread: Unread,
     /// Whether this is what a restore finds: then a file that is not there is about to be.
     is_target: bool,
 }
@@ -247,7 +256,8 @@ impl Files {
             Header::Listed { options, .. } => Selection::listed(List::default(), options)?,
             Header::Configuration { patterns, .. } => Selection::only(patterns)?,
         };
-        Ok(Self { kind, name, root, header, selection, seen: None, is_target: false })
+        let unread = Unread::default();
+        Ok(Self { kind, name, root, header, selection, seen: None, unread, is_target: false })
     }
 
     fn entries<'a>(
@@ -267,7 +277,8 @@ impl Files {
         let complete = before.is_none();
         let seen = Seen { spool: Spool::new(), complete, numbers: Numbers::default() };
         let seen = self.seen.insert(seen);
-        Ok(Box::new(Capture::new(walk, before, seen, start, ctx)))
+        let unread = self.unread.clone();
+        Ok(Box::new(Capture::new(walk, before, seen, unread, start, ctx)))
     }
 
     fn fingerprints(&mut self) -> Result<Delta<'_>, Failure> {
@@ -275,8 +286,10 @@ impl Files {
             return Err(FilesError::AidBeforeFiles.into());
         };
         let error = |source| Failure::from(FilesError::Spool { source });
+        let unread = self.unread.take();
         let changes = spool.changes().map_err(error)?.map(move |item| {
             let (key, head) = item.map_err(error)?;
+            let head = head.filter(|_| !unread.contains(&key));
             Ok(Change { key, value: head.map(|head| Value { head, content: Content::empty() }) })
         });
         let changes: Changes<'_> = Box::new(changes);
@@ -455,6 +468,9 @@ pub enum FilesError {
         /// What was not as agreed.
         reason: &'static str,
     },
+    /// The list of what could not be restored cannot be kept.
+    #[error("cannot keep the list of what could not be restored")]
+    Losses(#[from] crate::source::sort::SortError),
     /// Another restore is at work.
     #[error("another restore is writing to {}", path.display())]
     Busy {

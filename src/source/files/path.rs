@@ -113,6 +113,11 @@ pub(super) fn child(directory: &[u8], name: &[u8]) -> Key {
     key
 }
 
+/// Whether a key lies in the folder with the key `above`.
+pub(super) fn is_below(key: &[u8], above: &[u8]) -> bool {
+    above.is_empty() || key.strip_prefix(above).is_some_and(|rest| rest.first() == Some(&0))
+}
+
 /// The names on the way to a key, checked: a snapshot from elsewhere may say `..`.
 pub(super) fn names(key: &[u8]) -> Result<Vec<CString>, FilesError> {
     if key.is_empty() {

@@ -32,13 +32,24 @@ struct Holes {
 impl SparseReader {
     /// The file at its beginning, with what `fstat` says of it.
     pub(super) fn new(file: File, stat: &Stat) -> Self {
-        let kept = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
-        let holes = (kept < size(stat)).then(|| Holes { position: 0, data: 0..0, end: size(stat) });
-        Self { file, holes }
+        Self { file, holes: Holes::expected(stat) }
+    }
+
+    /// Goes back to the beginning of the file, of which `fstat` now says `stat`.
+    pub(super) fn rewind(&mut self, stat: &Stat) -> io::Result<()> {
+        seek(&self.file, SeekFrom::Start(0))?;
+        self.holes = Holes::expected(stat);
+        Ok(())
     }
 }
 
 impl Holes {
+    /// What to look for where a file takes less room than it is long.
+    fn expected(stat: &Stat) -> Option<Self> {
+        let kept = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        (kept < size(stat)).then(|| Self { position: 0, data: 0..0, end: size(stat) })
+    }
+
     /// Finds the data at or behind the position; says `false` where the file system cannot tell.
     fn look(&mut self, file: &File) -> io::Result<bool> {
         let start = match seek(file, SeekFrom::Data(self.position)) {

@@ -1,3 +1,5 @@
+mod restore;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::report::Event;
-use crate::source::testing::{self, Captured, Difference, apply, later, read, recorded};
+use crate::source::testing::{self, Captured, Difference, apply, later, recorded};
 use crate::source::{Applied, Target};
 
 /// Captures, and says how many entries were put.
@@ -170,24 +172,6 @@ fn a_change_that_leaves_size_and_times_is_seen_when_the_file_was_young() {
     set_mtime(&path, 77);
     let (after, _) = capture_since(&mut storage(folder.path()), Some(&before), &Context::new());
     assert_eq!(after.trees[TREE][&b"f"[..]].1, b"two");
-}
-
-#[test]
-fn a_file_that_changes_while_it_is_read_is_reported() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("log");
-    put(&path, b"one line");
-    let (ctx, recorder) = recorded();
-    let mut source = storage(folder.path());
-    let description = source.begin(&ctx).unwrap();
-    let Delta::Everything(changes) = source.changes(&description.trees[0], None, &ctx).unwrap()
-    else {
-        panic!("there was no parent");
-    };
-    let log = changes.map(Result::unwrap).find(|change| change.key == b"log").unwrap();
-    File::options().append(true).open(&path).unwrap().write_all(b", and more").unwrap();
-    assert_eq!(read(log.value.unwrap().content), b"one line");
-    assert_eq!(recorder.skipped(), ["log"]);
 }
 
 #[test]
@@ -362,6 +346,18 @@ fn a_root_that_cannot_be_read_is_no_empty_directory() {
     let error = storage(&folder.path().join("gone")).begin(&later()).unwrap_err();
     assert!(error.to_string().contains("gone"), "{error}");
     assert!(error.hint().is_some());
+}
+
+#[test]
+fn a_root_that_is_not_utf_8_is_found_again() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join(OsStr::from_bytes(b"caf\xe9"));
+    put(&root.join("f"), b"x");
+    let captured = capture(&root);
+    let described =
+        |root| Files::described(Kind::Storage, "", &captured.description, root).unwrap();
+    assert_eq!(described(None).root(), root);
+    assert_eq!(described(Some(Path::new("/elsewhere"))).root(), Path::new("/elsewhere"));
 }
 
 #[test]
@@ -593,6 +589,6 @@ fn a_file_that_cannot_be_opened_is_listed_and_left_out() {
     symlink("/etc/passwd", &path).unwrap();
     let mut seen = Seen { spool: Spool::new(), complete: true, numbers: Numbers::default() };
     let start = ctx.clock.now();
-    assert_eq!(Capture::new(walk, None, &mut seen, start, &ctx).count(), 0);
+    assert_eq!(Capture::new(walk, None, &mut seen, Unread::default(), start, &ctx).count(), 0);
     assert_eq!(recorder.skipped(), ["f"]);
 }

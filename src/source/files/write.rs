@@ -1,124 +1,123 @@
-//! Writes single files with all that an entry says of them.
+//! Writes single files: what is not a directory, in a folder that nobody else writes to.
 
+use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::PathBuf;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::path::display_key;
-use super::{Entry, EntryKind, FilesError};
+use super::losses::Loss;
+use super::metadata::{self, At, Prior};
+use super::{Device, Entry, EntryKind};
 
-/// Writing a file failed: on one side or the other.
-pub(super) enum WriteError {
-    Read(io::Error),
-    Write(io::Error),
-}
+/// A run of zeros of this length, so aligned, becomes a hole.
+const HOLE: u64 = 4096;
 
-impl WriteError {
-    pub(super) fn at(self, key: &[u8], path: PathBuf) -> FilesError {
-        match self {
-            Self::Read(source) => FilesError::Content { path: display_key(key), source },
-            Self::Write(source) => FilesError::Target { doing: "write", path, source },
+/// Makes a link, pipe, socket or device, with its metadata. What the user may not make is a loss
+/// of the whole entry.
+pub(super) fn special(
+    folder: BorrowedFd<'_>,
+    name: &CStr,
+    entry: &Entry,
+) -> Result<Vec<(Loss, String)>, Errno> {
+    let node = |file_type: FileType, device: Device| {
+        let device = rustix::fs::makedev(device.major, device.minor);
+        rustix::fs::mknodat(folder, name, file_type, Mode::RUSR | Mode::WUSR, device)
+    };
+    let none = Device { major: 0, minor: 0 };
+    let made = match &entry.kind {
+        EntryKind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), folder, name),
+        EntryKind::Fifo => node(FileType::Fifo, none),
+        EntryKind::Socket => node(FileType::Socket, none),
+        EntryKind::CharacterDevice(device) => node(FileType::CharacterDevice, *device),
+        EntryKind::BlockDevice(device) => node(FileType::BlockDevice, *device),
+        EntryKind::Directory | EntryKind::File => Err(Errno::INVAL),
+    };
+    match made {
+        Ok(()) => {
+            let at = At::Named(folder, name);
+            metadata::set(at, entry, &at.stat()?, Prior::Fresh)
         }
-    }
-}
-
-impl From<Errno> for WriteError {
-    fn from(error: Errno) -> Self {
-        Self::Write(error.into())
-    }
-}
-
-/// Writes files, and remembers whether owners could be set, which only the superuser may do.
-#[derive(Debug)]
-pub(super) struct FileWriter {
-    buffer: Vec<u8>,
-    pub(super) owners_refused: bool,
-}
-
-impl FileWriter {
-    pub(super) fn new() -> Self {
-        Self { buffer: vec![0; 256 * 1024], owners_refused: false }
-    }
-
-    /// Creates a file or link of this name, with owner, mode and times.
-    pub(super) fn write(
-        &mut self,
-        folder: BorrowedFd<'_>,
-        name: &str,
-        entry: &Entry,
-        mut bytes: impl Read,
-    ) -> Result<(), WriteError> {
-        if let EntryKind::Symlink { target } = &entry.kind {
-            rustix::fs::symlinkat(target.as_slice(), folder, name)?;
-            let (uid, gid) = owner(entry);
-            self.note(rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))?;
-            let times = modified(time_of(entry));
-            return Ok(rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?);
+        Err(error @ (Errno::PERM | Errno::OPNOTSUPP)) => {
+            let kind = match &entry.kind {
+                EntryKind::Symlink { .. } => "symbolic link",
+                EntryKind::Fifo => "named pipe",
+                EntryKind::Socket => "socket",
+                _ => "device",
+            };
+            Ok(vec![(Loss::Entry, format!("this {kind} could not be made: {error}"))])
         }
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let mut file = File::from(rustix::fs::openat(folder, name, flags, mode)?);
-        loop {
-            match bytes.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(count) => file.write_all(&self.buffer[..count]).map_err(WriteError::Write)?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(WriteError::Read(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a file to write a part of it; makes it with this mode if there is none.
+pub(super) fn open(folder: BorrowedFd<'_>, name: &CStr, mode: u16) -> Result<File, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(u32::from(mode) & 0o777);
+    Ok(rustix::fs::openat(folder, name, flags, mode)?.into())
+}
+
+/// Writes a run of bytes of a file, but for zeros that can be a hole.
+pub(super) fn run(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut data = 0..0;
+    let mut from = 0;
+    while from < bytes.len() {
+        // Up to the next boundary of blocks in the file.
+        let rest = HOLE - (offset + from as u64) % HOLE;
+        let to = usize::try_from(rest).map_or(bytes.len(), |rest| bytes.len().min(from + rest));
+        let hole = (to - from) as u64 == HOLE && is_zero(&bytes[from..to]);
+        if hole && !data.is_empty() {
+            file.write_all_at(&bytes[data.clone()], offset + data.start as u64)?;
+        }
+        data = match hole {
+            true => to..to,
+            false => data.start..to,
+        };
+        from = to;
+    }
+    if data.is_empty() {
+        return Ok(());
+    }
+    file.write_all_at(&bytes[data.clone()], offset + data.start as u64)
+}
+
+/// Copies a file from its beginning, and says how long it is.
+pub(super) fn copy(from: &File, to: &File) -> io::Result<u64> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut offset = 0;
+    loop {
+        match from.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(offset),
+            Ok(count) => {
+                run(to, offset, &buffer[..count])?;
+                offset += count as u64;
             }
-        }
-        Ok(self.set_metadata(file.as_fd(), entry)?)
-    }
-
-    /// Gives an open file or directory the owner, mode and time of `entry`, in this order: a
-    /// change of owner clears set-user-id, and any change of content the time.
-    pub(super) fn set_metadata(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        entry: &Entry,
-    ) -> rustix::io::Result<()> {
-        let (uid, gid) = owner(entry);
-        let owned = self.note(rustix::fs::fchown(fd, uid, gid))?;
-        // Set-user-id with another owner than the snapshot's would grant what was never granted.
-        let mode = if owned { entry.mode } else { entry.mode & 0o1777 };
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode.into()))?;
-        rustix::fs::futimens(fd, &modified(time_of(entry)))
-    }
-
-    /// Whether the owner was set; being refused is no failure.
-    fn note(&mut self, result: rustix::io::Result<()>) -> rustix::io::Result<bool> {
-        match result {
-            Ok(()) => Ok(true),
-            Err(Errno::PERM | Errno::INVAL) => {
-                self.owners_refused = true;
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// Sets the time of modification and leaves that of access.
-pub(super) fn modified(time: Timespec) -> Timestamps {
-    let leave = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-    Timestamps { last_access: leave, last_modification: time }
+/// Whether there is nothing but zeros.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    // Each byte equal to the one before it, compared in bulk.
+    bytes.split_first().is_none_or(|(first, rest)| *first == 0 && rest == &bytes[..rest.len()])
 }
 
-/// The time of modification in `stat`.
-pub(super) fn mtime_of(stat: &Stat) -> Timespec {
-    Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) }
-}
-
-fn time_of(entry: &Entry) -> Timespec {
-    Timespec { tv_sec: entry.mtime.seconds, tv_nsec: entry.mtime.nanoseconds.into() }
-}
-
-fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
-    // The largest number means "leave it as it is" to the kernel, and is nobody's.
-    let known = |id: u32| (id != u32::MAX).then_some(id);
-    (known(entry.uid).map(Uid::from_raw), known(entry.gid).map(Gid::from_raw))
+/// Gives a file whose bytes are all written its length and its metadata.
+pub(super) fn finish(
+    file: &OwnedFd,
+    entry: &Entry,
+    length: u64,
+    prior: Prior,
+) -> Result<Vec<(Loss, String)>, Errno> {
+    let stat = rustix::fs::fstat(file)?;
+    if u64::try_from(stat.st_size) != Ok(length) {
+        rustix::fs::ftruncate(file, length)?;
+    }
+    metadata::set(At::Open(file.as_fd()), entry, &stat, prior)
 }

@@ -48,7 +48,7 @@ pub(super) fn update(
     for tree in plan.trees() {
         let table = tables.iter().find(|table| table.tree == tree.name);
         let table = table.ok_or_else(|| PostgresError::NoTable { table: tree.name.clone() })?;
-        staged.extend(Staged::stage(db, table, staged.len(), plan.changes(tree)?, ctx)?);
+        staged.extend(Staged::stage(db, table, staged.len(), plan.opened(tree)?, ctx)?);
     }
     foreign::parents_first(&mut staged, &references, |staged| staged.table.oid);
     let silent = silence_triggers(db)?;

@@ -295,7 +295,7 @@ impl Session {
         let mut applied = Applied::default();
         for tree in plan.trees() {
             ctx.phase(format!("restoring table {}", tree.name), None);
-            applied.inserted += apply::fill(&mut self.db, tree, plan.changes(tree)?, ctx)?;
+            applied.inserted += apply::fill(&mut self.db, tree, plan.opened(tree)?, ctx)?;
         }
         self.complete(config, ctx)?;
         Ok(applied)

@@ -189,7 +189,7 @@ impl Target for SqliteTarget {
         // All deletions come first, also of rows that change: two rows may exchange a unique value.
         for (tree, table) in tables.iter().filter(|_| !rebuilt) {
             let mut writer = Writer::new(db, table);
-            for change in plan.changes(tree)? {
+            for change in plan.opened(tree)? {
                 ctx.check_cancelled()?;
                 writer.delete(&change?, &mut applied)?;
             }
@@ -198,7 +198,7 @@ impl Target for SqliteTarget {
         for (tree, table) in &tables {
             ctx.phase(format!("restoring table {}", table.tree), None);
             let mut writer = Writer::new(db, table);
-            for change in plan.changes(tree)? {
+            for change in plan.opened(tree)? {
                 ctx.check_cancelled()?;
                 writer.insert(change?, ctx)?;
             }

@@ -534,6 +534,7 @@ fn a_failing_source_fails_the_edit_with_its_own_words() {
             Err(io::Error::other("the disk is gone"))
         }
     }
+    impl Reading for Broken {}
     let (store, shape) = (Counted::default(), tiny());
     let put = Change::put(b"a.pdf", [], Content::Reader(Box::new(Broken)));
     let failure = Failure::from(build(&store, &shape, changes([put])).unwrap_err());

@@ -86,3 +86,109 @@ fn contents_go_from_one_repository_to_another_as_readers() {
     let error = build(&to, &usual(), changes([put])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damage);
 }
+
+/// A content that wants to be read more than once, or cannot be had.
+struct Restless {
+    readings: Vec<io::Result<&'static [u8]>>,
+    now: &'static [u8],
+}
+
+impl Restless {
+    fn content(mut readings: Vec<io::Result<&'static [u8]>>) -> Content {
+        readings.reverse();
+        Content::Reader(Box::new(Self { readings, now: b"torn" }))
+    }
+}
+
+impl Read for Restless {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.now.read(buffer)
+    }
+}
+
+impl Reading for Restless {
+    fn settle(&mut self, read: io::Result<()>, head: &mut Vec<u8>) -> io::Result<Settled> {
+        read?;
+        head.push(b'+');
+        match self.readings.pop() {
+            None => Ok(Settled::Stands),
+            Some(Ok(next)) => {
+                self.now = next;
+                Ok(Settled::Again)
+            }
+            Some(Err(_)) => Ok(Settled::LeftOut),
+        }
+    }
+}
+
+#[test]
+fn a_content_is_what_stood_in_the_end() {
+    let (store, shape) = (Counted::default(), tiny());
+    let long: &[u8] = &[7; 1000];
+    let gone = || Err(io::ErrorKind::NotFound.into());
+    let entry = (b"key 2".to_vec(), (vec![], b"before".to_vec()));
+    let old = built(&store, &shape, &Model::from([entry]));
+    let puts = [
+        Change::put("key 0", "h", Restless::content(vec![Ok(b"whole")])),
+        Change::put("key 1", "h", Restless::content(vec![Ok(b"torn"), Ok(long)])),
+        Change::put("key 2", "h", Restless::content(vec![Ok(long), gone()])),
+        Change::put("key 3", "h", Restless::content(vec![])),
+    ];
+    let tree = edit(&store, &store, &shape, Some(old), changes(puts)).unwrap();
+    let found = contents(&store, tree);
+    assert_eq!(found[&b"key 0"[..]], (b"h++".to_vec(), b"whole".to_vec()));
+    assert_eq!(found[&b"key 1"[..]], (b"h+++".to_vec(), long.to_vec()));
+    assert!(!found.contains_key(&b"key 2"[..]));
+    assert_eq!(found[&b"key 3"[..]], (b"h+".to_vec(), b"torn".to_vec()));
+}
+
+#[test]
+fn many_contents_make_the_same_tree_on_any_number_of_threads() {
+    let (store, shape) = (Counted::default(), tiny());
+    let model: Model = (0..3000_u32)
+        .map(|n| (n.to_be_bytes().to_vec(), (vec![], noise(n.into(), n as usize % 700))))
+        .collect();
+    let all: Edit = model.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect();
+    let tree = built(&store, &shape, &model);
+    for threads in [1, 2, 7] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        // On a thread of the pool, which has to do the work that it waits for.
+        let again = pool.install(|| build(&store, &shape, as_changes(&all)).unwrap());
+        assert_eq!(again, tree);
+    }
+}
+
+#[test]
+fn of_several_failures_the_first_one_is_told() {
+    struct Late(&'static str);
+    impl Read for Late {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other(self.0))
+        }
+    }
+    impl Reading for Late {
+        fn expected(&self) -> u64 {
+            1 << 30
+        }
+    }
+    let (store, shape) = (Counted::default(), tiny());
+    let put = |key, why| Change::put(key, [], Content::Reader(Box::new(Late(why))));
+    let error = build(&store, &shape, changes([put("a", "first"), put("b", "second")]));
+    assert!(Failure::from(error.unwrap_err()).to_string().ends_with("first"));
+}
+
+#[test]
+fn a_long_run_of_zeros_is_hashed_and_stored_once() {
+    let (store, shape) = (Counted::default(), usual());
+    let mut zeros = io::repeat(0).take(256 << 20);
+    let Content::Stored(stream) = super::store(&store, &shape, &mut zeros).unwrap() else {
+        panic!()
+    };
+    assert_eq!(stream.length, 256 << 20);
+    let (_, written) = store.counts();
+    assert!(written <= 4, "{written} chunks were written");
+    let reader: &dyn ChunkReader = &store;
+    let mut end = Vec::new();
+    StreamReader::range(reader, stream, (256 << 20) - 5, 9).read_to_end(&mut end).unwrap();
+    assert_eq!(end, [0; 5]);
+}
