@@ -357,12 +357,13 @@ mod tests {
     use super::*;
     use crate::time::Timestamp;
 
-    fn value(kind: EntryKind, mode: u16, seconds: i64, content: &str) -> Option<Value> {
+    fn value(kind: EntryKind, mode: u16, seconds: i64, content: &str) -> Value {
         let entry = Entry::new(kind, mode, 0, 0, Timestamp::new(seconds, 0));
-        Some(Value { head: entry.encode(), content: Content::Inline(content.into()) })
+        Value { head: entry.encode(), content: Content::Inline(content.into()) }
     }
 
-    fn change(old: Option<Value>, new: Option<Value>) -> (char, String) {
+    fn change(old: impl Into<Option<Value>>, new: impl Into<Option<Value>>) -> (char, String) {
+        let (old, new) = (old.into(), new.into());
         let change = Change::of_file(&Difference { key: b"f".to_vec(), old, new }).unwrap();
         (change.modifier.letter(), change.text(Times::Alone))
     }
