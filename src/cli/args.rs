@@ -8,8 +8,8 @@ use super::app::App;
 #[cfg(target_os = "linux")]
 use super::command::mount;
 use super::command::{
-    backup, cat, check, completions, diff, export, find, import, init, key, log, ls, package,
-    repair, restore, snapshots, stats, undo, version,
+    backup, cat, check, completions, database, diff, export, find, import, init, key, log, ls,
+    package, repair, restore, snapshots, stats, undo, version,
 };
 use super::output::Format;
 use super::{Done, environment};
@@ -99,6 +99,8 @@ pub enum Command {
     #[command(subcommand)]
     Repair(repair::Repair),
     #[command(subcommand)]
+    Database(database::Database),
+    #[command(subcommand)]
     Key(key::Key),
     Completions(completions::Args),
     Version(version::Args),
@@ -126,6 +128,7 @@ impl Command {
             Self::Package(what) => package::run(&what, app),
             Self::Check(args) => check::run(&args, app),
             Self::Repair(what) => repair::run(&what, app),
+            Self::Database(what) => database::run(&what, app),
             Self::Key(what) => key::run(&what, app),
             Self::Completions(args) => completions::run(&args, app),
             Self::Version(args) => version::run(&args, app),

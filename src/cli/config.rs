@@ -66,6 +66,8 @@ pub struct Database {
     /// Tables whose rows are left out.
     #[serde(default)]
     pub exclude_tables: Vec<String>,
+    /// The replication slot to follow the changes with, if it is not `coeval_DATABASE`.
+    pub slot: Option<String>,
     /// The Django project whose models these tables belong to.
     pub django: Option<Django>,
 }
@@ -371,6 +373,7 @@ mod tests {
             [database.main]
             url = "env:DATABASE_URL"
             exclude-tables = ["django_session"]
+            slot = "coeval_edms"
             django = { manage = "manage.py", python = "python3.12" }
             [database.other]
             url = "sqlite://other.sqlite3"

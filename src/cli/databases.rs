@@ -42,24 +42,39 @@ impl DatabaseUrl {
     }
 
     /// The database as a source; the rows of excluded tables are left out.
-    pub fn source(&self, name: &str, exclude: Vec<String>) -> Result<Box<dyn Source>, Failure> {
-        if self.is_sqlite() {
-            return Ok(Box::new(Sqlite::new(name, &self.0, exclude)?));
-        }
-        Ok(Box::new(self.postgres(name, exclude)?))
+    pub fn source(
+        &self,
+        name: &str,
+        exclude: Vec<String>,
+        slot: Option<String>,
+    ) -> Result<Box<dyn Source>, Failure> {
+        Ok(match self.as_postgres(name, exclude.clone(), slot)? {
+            Some(postgres) => Box::new(postgres),
+            None => Box::new(Sqlite::new(name, &self.0, exclude)?),
+        })
     }
 
     /// The database as a target; the rows of excluded tables stay as they are.
     pub fn target(&self, name: &str, exclude: Vec<String>) -> Result<Box<dyn Target>, Failure> {
-        if self.is_sqlite() {
-            return Ok(Box::new(SqliteTarget::new(Sqlite::new(name, &self.0, exclude)?)));
-        }
-        Ok(Box::new(self.postgres(name, exclude)?))
+        Ok(match self.as_postgres(name, exclude.clone(), None)? {
+            Some(postgres) => Box::new(postgres),
+            None => Box::new(SqliteTarget::new(Sqlite::new(name, &self.0, exclude)?)),
+        })
     }
 
-    fn postgres(&self, name: &str, exclude_tables: Vec<String>) -> Result<Postgres, Failure> {
-        let options = PostgresOptions { exclude_tables, ..PostgresOptions::default() };
-        Ok(Postgres::new(name, &self.0, options)?)
+    /// The database if it is one of PostgreSQL. `slot` is the replication slot to follow its
+    /// changes with, if it is not the one with the usual name.
+    pub fn as_postgres(
+        &self,
+        name: &str,
+        exclude_tables: Vec<String>,
+        slot: Option<String>,
+    ) -> Result<Option<Postgres>, Failure> {
+        if self.is_sqlite() {
+            return Ok(None);
+        }
+        let options = PostgresOptions { exclude_tables, slot, ..PostgresOptions::default() };
+        Ok(Some(Postgres::new(name, &self.0, options)?))
     }
 
     fn is_sqlite(&self) -> bool {

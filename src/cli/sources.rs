@@ -73,7 +73,7 @@ impl SourceArgs {
         let mut names = Names::default();
         for url in &self.database {
             let url = DatabaseUrl::new(&dereference(url, "--database")?)?;
-            sources.push(url.source(&names.unique(url.name()), Vec::new())?);
+            sources.push(url.source(&names.unique(url.name()), Vec::new(), None)?);
         }
         let mut names = Names::default();
         let options = self.excludes.options(&Excludes::default())?;
@@ -113,7 +113,8 @@ impl SourceArgs {
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         for (name, database) in &config.database {
             let url = dereference(&database.url, &format!("[database.{name}] url"))?;
-            let source = DatabaseUrl::new(&url)?.source(name, database.exclude_tables.clone())?;
+            let (exclude, slot) = (database.exclude_tables.clone(), database.slot.clone());
+            let source = DatabaseUrl::new(&url)?.source(name, exclude, slot)?;
             sources.push(match &database.django {
                 None => source,
                 Some(django) => {

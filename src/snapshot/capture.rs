@@ -134,7 +134,12 @@ fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snap
     let timeline = Timeline::load(repo)?;
     let found = match options.parent {
         Parent::None => None,
-        Parent::Newest => timeline.iter(&filter).next_back().cloned(),
+        Parent::Newest => {
+            let mut newest = timeline.iter(&filter).rev();
+            // What was captured because of a restore does not know how far a log was read.
+            let backup = newest.clone().find(|(_, manifest)| manifest.reason == Reason::Backup);
+            backup.or_else(|| newest.next()).cloned()
+        }
         Parent::Is(id) => timeline.get(id).map(|manifest| (id, manifest.clone())),
     };
     Ok(found.map(|(id, manifest)| Snapshot { repo: Arc::clone(repo), id, manifest }))

@@ -60,6 +60,21 @@ pub enum Reason {
         /// Where that snapshot was made, in the package's own words.
         origin: String,
     },
+    /// It is the state between two snapshots, made of the first and of transactions that the
+    /// second holds.
+    Transaction {
+        /// The snapshot before.
+        after: SnapshotId,
+        /// The snapshot that holds the transactions since.
+        before: SnapshotId,
+        /// How many of them belong to the state.
+        transactions: u64,
+    },
+    /// It is a copy of another one, without what must not be known.
+    Anonymised {
+        /// The other one.
+        of: SnapshotId,
+    },
 }
 
 /// A target of a restore, so that `undo` finds it again.

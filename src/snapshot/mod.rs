@@ -4,11 +4,13 @@
 mod capture;
 mod check;
 mod counts;
+mod derive;
 mod diff;
 mod find;
 mod history;
 mod manifest;
 mod opened;
+mod past;
 mod path;
 mod restore;
 mod scope;
@@ -18,11 +20,13 @@ mod timeline;
 pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
 pub use check::{CheckReport, check};
 pub use counts::{Counts, Tally};
+pub use derive::{Apply, derive};
 pub use diff::{DiffItem, diff};
 pub use find::{Finder, Found};
 pub use history::{Step, history};
 pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecord};
 pub use opened::{Snapshot, TreeRecord};
+pub use past::{Between, Until, between};
 pub use path::{PathError, Place, SnapshotPath};
 pub use restore::{
     Destination, KeyRange, Overwrite, RestoreError, Restored, Selection, TreePlan, VerifiedTree,

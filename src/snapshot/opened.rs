@@ -107,6 +107,11 @@ impl Snapshot {
         self.list(source.help)
     }
 
+    /// One of them by its name.
+    pub(super) fn aid(&self, source: &SourceRecord, name: &str) -> Result<Option<Tree>, Failure> {
+        Ok(self.find(source.help, name)?.map(|record| record.tree))
+    }
+
     /// One tree of a source.
     pub fn tree(&self, source: &SourceRecord, name: &str) -> Result<Option<TreeRecord>, Failure> {
         self.find(source.catalogue, name)

@@ -52,7 +52,7 @@ impl Timeline {
     pub fn iter<'a, 'f>(
         &'a self,
         filter: &'f Filter,
-    ) -> impl DoubleEndedIterator<Item = &'a (SnapshotId, Manifest)> + use<'a, 'f> {
+    ) -> impl DoubleEndedIterator<Item = &'a (SnapshotId, Manifest)> + Clone + use<'a, 'f> {
         self.snapshots.iter().filter(|(_, manifest)| filter.admits(manifest))
     }
 
@@ -99,7 +99,7 @@ impl Timeline {
         let back: usize =
             back.ok_or_else(|| SelectError::NotASnapshot { text: text.to_owned() })?;
         let asked_for = |(_, manifest): &&(_, Manifest)| {
-            !matches!(manifest.reason, Reason::BeforeRestore { .. })
+            matches!(manifest.reason, Reason::Backup | Reason::Import { .. })
         };
         let count = self.iter(filter).filter(asked_for).count();
         self.iter(filter)
@@ -184,6 +184,12 @@ pub enum SelectError {
         /// The tags that there are.
         tags: Vec<String>,
     },
+    /// The transactions that a snapshot holds cannot be read.
+    #[error("the log of transactions in a snapshot cannot be read: {reason}")]
+    Log {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The time lies before all snapshots.
     #[error("there is no snapshot at or before {}", time.to_local())]
     BeforeFirst {
@@ -196,7 +202,10 @@ pub enum SelectError {
 
 impl Hint for SelectError {
     fn kind(&self) -> ErrorKind {
-        ErrorKind::Usage
+        match self {
+            Self::Log { .. } => ErrorKind::Damage,
+            _ => ErrorKind::Usage,
+        }
     }
 
     fn hint(&self) -> Option<String> {
@@ -209,6 +218,7 @@ impl Hint for SelectError {
             Self::NoTag { tags, .. } if !tags.is_empty() => {
                 format!("the tags are: {}", tags.join(", "))
             }
+            Self::Log { .. } => "restore the snapshot before or after with its id".to_owned(),
             Self::BeforeFirst { earliest: Some((id, time)), .. } => {
                 format!("the first is {} of {}", id.short(), time.to_local())
             }

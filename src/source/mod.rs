@@ -18,7 +18,10 @@ pub use files::{
 };
 pub(crate) use files::{LIST, OWNERS};
 pub use piped::{Pipe, PipedFile};
-pub use postgres::{Postgres, PostgresError, PostgresOptions};
+pub(crate) use postgres::{CHANGES, COMMITS, Commit, Logged, POSITION};
+pub use postgres::{
+    Postgres, PostgresError, PostgresOptions, Requirement, State as RequirementState, parse_lsn,
+};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
 
 use std::collections::BTreeMap;

@@ -30,6 +30,8 @@ pub enum Duplicates {
     /// Each key gets a big-endian `u32` appended that counts equal ones from 0, in order of their
     /// values: for tables without a key, whose rows may be equal.
     Number,
+    /// One of them stays: the one with the least value.
+    Merge,
 }
 
 /// Why sorting failed.
@@ -255,6 +257,12 @@ impl Sorted {
     fn step(&mut self) -> Result<Option<Entry>, SortError> {
         let Some((mut key, value)) = self.merge.next()? else { return Ok(None) };
         match self.duplicates {
+            Duplicates::Merge => {
+                if self.last.as_ref().is_some_and(|(last, _)| *last == key) {
+                    return self.step();
+                }
+                self.last = Some((key.clone(), 0));
+            }
             Duplicates::Refuse => {
                 if self.last.as_ref().is_some_and(|(last, _)| *last == key) {
                     return Err(SortError::Duplicate { key });

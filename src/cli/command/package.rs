@@ -78,7 +78,7 @@ pub fn schema(url: Option<&str>, app: &App) -> Result<Option<Schema>, Failure> {
             introspection = database.django.as_ref().map(Django::introspect).transpose()?;
         }
     }
-    let mut source = url.source(&name, Vec::new())?;
+    let mut source = url.source(&name, Vec::new(), None)?;
     let description = source.begin(None, &app.ctx)?;
     source.end()?;
     let (header, trees) = (description.header, description.trees);

@@ -76,6 +76,10 @@ fn contents(manifest: &Manifest) -> String {
             text += &[" (before the restore of ", &of.short(), ")"].concat();
         }
         Reason::Import { .. } => text.push_str(" (imported)"),
+        Reason::Transaction { after, transactions, .. } => {
+            text += &format!(" ({transactions} transactions after {})", after.short());
+        }
+        Reason::Anonymised { of } => text += &format!(" ({} anonymised)", of.short()),
     }
     if !manifest.is_complete() {
         text += &[" INCOMPLETE: ", &manifest.skipped.len().to_string(), " not read"].concat();
@@ -120,5 +124,14 @@ fn reason(reason: &Reason) -> serde_json::Value {
             serde_json::json!({ "kind": "before-restore", "of": of.to_string(), "into": into })
         }
         Reason::Import { origin } => serde_json::json!({ "kind": "import", "origin": origin }),
+        Reason::Transaction { after, before, transactions } => serde_json::json!({
+            "kind": "transaction",
+            "after": after.to_string(),
+            "before": before.to_string(),
+            "transactions": transactions,
+        }),
+        Reason::Anonymised { of } => {
+            serde_json::json!({ "kind": "anonymised", "of": of.to_string() })
+        }
     }
 }

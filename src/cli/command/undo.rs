@@ -34,7 +34,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let filter = app.filter()?;
     let found = timeline.iter(&filter).rev().find_map(|(id, manifest)| match &manifest.reason {
         Reason::BeforeRestore { into, .. } => Some((id, manifest, into)),
-        Reason::Backup | Reason::Import { .. } => None,
+        _ => None,
     });
     let Some((id, manifest, into)) = found else {
         return Err(Failure::message(

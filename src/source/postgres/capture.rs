@@ -1,17 +1,19 @@
 //! The rows of a table in the order of their keys: from the server where it can sort that way,
 //! else through an external sort.
 
+use std::collections::BTreeMap;
 use std::vec;
 
 use bytes::Bytes;
 
 use super::super::key;
-use super::super::record::{Form, KeyKind, RowWriter};
+use super::super::record::{Field, Form, KeyKind, RowWriter};
 use super::super::sort::{BUDGET, Duplicates, SortError, Sorter, push_keyless};
-use super::catalog::Table;
+use super::catalog::{Table, ident};
 use super::connect::{CopyOut, Db};
 use super::copytext::row_of_line;
 use super::error::PostgresError;
+use super::slot::Keys;
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::tree::{Change, Changes, Content};
@@ -33,6 +35,105 @@ pub(super) fn rows<'a>(
     let lines = Lines::new(db.copy_out(&format!("reading table {}", table.tree), &sql)?);
     let ordered = Ordered { lines, rows: Rows::new(table), ctx, last: Vec::new(), over: false };
     if order.is_some() { Ok(Box::new(ordered)) } else { ordered.sort(table.header.key_kind) }
+}
+
+/// The rows with some keys as they are now, and the absence of those that are not there.
+pub(super) fn again<'a>(
+    db: &'a mut Db,
+    table: Table,
+    keys: Keys<'a>,
+    ctx: &'a Context,
+) -> impl Iterator<Item = Result<Change, Failure>> + 'a {
+    let mut again = Again { db, keys, ctx, rows: Rows::new(&table), table };
+    let mut batch = Vec::new().into_iter();
+    let mut over = false;
+    std::iter::from_fn(move || {
+        if batch.len() == 0 && !over {
+            match again.batch() {
+                Ok(changes) => batch = changes.into_iter(),
+                Err(error) => {
+                    over = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        batch.next().map(Ok)
+    })
+}
+
+/// Rows on their way from the server, some keys at a time.
+struct Again<'a> {
+    db: &'a mut Db,
+    keys: Keys<'a>,
+    ctx: &'a Context,
+    rows: Rows,
+    table: Table,
+}
+
+impl Again<'_> {
+    /// How many keys are asked for at once.
+    const BATCH: usize = 256;
+
+    fn batch(&mut self) -> Result<Vec<Change>, Failure> {
+        let keys = self.keys.by_ref().take(Self::BATCH).collect::<Result<Vec<_>, Failure>>()?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let header = &self.table.header;
+        let damaged = || PostgresError::Answer {
+            doing: format!("reading table {}", self.table.tree),
+            reason: "a key is damaged".to_owned(),
+        };
+        let type_of = |name: &String| {
+            header.columns.iter().find(|c| c.name == *name).map(|c| c.declared_type.as_str())
+        };
+        let types: Vec<&str> =
+            header.key.iter().map(type_of).collect::<Option<_>>().ok_or_else(damaged)?;
+        let literals = |key: &Vec<u8>| {
+            let fields = key::decode(key)?;
+            let literals = fields.iter().zip(&types).map(|(field, of)| literal(field, of));
+            Some(format!("({})", literals.collect::<Option<Vec<_>>>()?.join(", ")))
+        };
+        let values: Option<Vec<String>> = keys.iter().map(literals).collect();
+        let columns: Vec<String> = header.key.iter().map(|name| ident(name)).collect();
+        let pairs = columns.iter().zip(&self.table.key_operators);
+        let same: Vec<String> = pairs.map(|(c, equals)| format!("t.{c} {equals} k.{c}")).collect();
+        let sql = format!(
+            "COPY (SELECT {} FROM ONLY {} AS t JOIN (VALUES {}) AS k({}) ON {}) TO STDOUT",
+            self.table.stored("t.").join(", "),
+            self.table.sql(),
+            values.ok_or_else(damaged)?.join(", "),
+            columns.join(", "),
+            same.join(" AND ")
+        );
+        let doing = format!("reading table {}", self.table.tree);
+        let mut lines = Lines::new(self.db.copy_out(&doing, &sql)?);
+        let mut found = BTreeMap::new();
+        while let Some(line) = lines.next(self.ctx)? {
+            let (key, row) = self.rows.entry(&line)?;
+            found.insert(key, row);
+        }
+        Ok(keys
+            .into_iter()
+            .map(|key| match found.remove(&key) {
+                Some(row) => Change::put(key, Vec::new(), Content::Inline(row)),
+                None => Change { key, value: None },
+            })
+            .collect())
+    }
+}
+
+/// A value of a key as it stands in a statement; `None` for those that only SQLite has.
+fn literal(field: &Field<'_>, of: &str) -> Option<String> {
+    Some(match field {
+        Field::Null => format!("NULL::{of}"),
+        Field::Boolean(value) => format!("{value}::{of}"),
+        Field::Integer(value) => format!("({value})::{of}"),
+        Field::Text(bytes) => {
+            format!("'{}'::{of}", str::from_utf8(bytes).ok()?.replace('\'', "''"))
+        }
+        Field::Real(_) | Field::Blob(_) => return None,
+    })
 }
 
 /// Lines on their way from the server.

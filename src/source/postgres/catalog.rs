@@ -32,6 +32,12 @@ pub(super) struct Table {
     pub oid: i64,
     /// How many rows the server believes there are.
     pub estimate: Option<u64>,
+    /// Its oid and the number of its file, which changes when it is rewritten.
+    pub storage: (i64, i64),
+    /// Whether its changes are in the log at all.
+    pub logged: bool,
+    /// Whether the log tells the keys of all rows that change.
+    pub followed: bool,
     /// Everything that the snapshot keeps.
     pub header: TableHeader,
     /// How to compare each key column for equality: `OPERATOR(pg_catalog.=)`.
@@ -55,6 +61,9 @@ struct RawTable {
     schema: String,
     table: String,
     estimate: Option<u64>,
+    file: i64,
+    logged: bool,
+    followed: bool,
     columns: Vec<Column>,
     key: Option<Vec<String>>,
     key_operators: Option<Vec<String>>,
@@ -68,6 +77,8 @@ const TABLES: &str = r#"
 SELECT coalesce(json_agg(x ORDER BY x.schema COLLATE "C", x."table" COLLATE "C"), '[]')::text FROM (
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS "table",
   CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS estimate,
+  coalesce(pg_relation_filenode(c.oid), 0)::int8 AS file,
+  c.relpersistence = 'p' AS logged, c.relreplident IN ('d', 'f') AS followed,
   (SELECT coalesce(json_agg(json_build_object(
       'name', a.attname,
       'type', format_type(a.atttypid, a.atttypmod),
@@ -162,6 +173,9 @@ fn table(raw: RawTable) -> Table {
     Table {
         tree: tree_name(&header.schema, &header.table, DEFAULT_SCHEMA),
         oid: raw.oid,
+        storage: (raw.oid, raw.file),
+        logged: raw.logged,
+        followed: raw.logged && raw.followed && keyed,
         estimate: raw.estimate,
         header: header.seal(),
         key_operators: raw.key_operators.unwrap_or_default(),

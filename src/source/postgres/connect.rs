@@ -164,6 +164,15 @@ impl Db {
         row.try_get(0).map_err(|error| failed(doing, error))
     }
 
+    /// Runs a statement whose answer is one JSON text or NULL.
+    pub(super) fn optional_json<T: DeserializeOwned>(
+        &mut self,
+        doing: &str,
+        sql: &str,
+    ) -> Result<Option<T>, PostgresError> {
+        self.json(doing, &format!("SELECT coalesce(({sql}), 'null')"))
+    }
+
     /// Runs a statement whose answer is one JSON text.
     pub(super) fn json<T: DeserializeOwned>(
         &mut self,
@@ -207,13 +216,16 @@ impl Db {
         Ok(CopyIn { runtime, copy, streaming, buffer, doing: doing.to_owned() })
     }
 
-    /// Ends the connection and, without a trace, the transaction. Nothing needs to be done about
-    /// a failure: the server rolls back what a broken connection leaves behind.
-    pub(super) fn close(mut self) {
-        if !self.streaming {
-            let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut self.connection);
-            drop(self.runtime.block_on(rollback));
+    /// Ends the transaction without a trace, and gives the connection back if it can still be
+    /// used. Nothing needs to be done about a failure: the server rolls back what a broken
+    /// connection leaves behind.
+    pub(super) fn reset(mut self) -> Option<Self> {
+        if self.streaming {
+            return None;
         }
+        let rollback = sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {SETTINGS}")));
+        let done = self.runtime.block_on(rollback.execute(&mut self.connection));
+        done.is_ok().then_some(self)
     }
 
     fn check(&self, doing: &str) -> Result<(), PostgresError> {

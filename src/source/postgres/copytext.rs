@@ -40,7 +40,7 @@ pub(super) fn row_of_line<'a>(
     fields.next().is_none().then(|| writer.end())
 }
 
-fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let mut rest = text;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
         out.extend_from_slice(&rest[..at]);

@@ -102,6 +102,12 @@ pub enum PostgresError {
         /// Which table.
         table: String,
     },
+    /// A temporary file could not be written or read.
+    #[error("a temporary file for the log of changes cannot be used")]
+    Spool {
+        /// Why.
+        source: std::io::Error,
+    },
     /// A header in the snapshot cannot be read.
     #[error(transparent)]
     Header(#[from] HeaderError),

@@ -16,9 +16,14 @@ mod catalog;
 mod connect;
 mod copytext;
 mod ddl;
+mod decoding;
 mod error;
 mod foreign;
+mod position;
 mod session;
+mod setup;
+mod slot;
+mod transactions;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -26,9 +31,16 @@ use std::path::PathBuf;
 use globset::{GlobBuilder, GlobSetBuilder};
 
 pub use error::PostgresError;
+pub(crate) use position::NOTE as POSITION;
+pub use setup::{Requirement, State};
+pub use transactions::parse_lsn;
+pub(crate) use transactions::{CHANGES, COMMITS, Commit, Logged};
 
-use self::connect::Login;
+use self::connect::{Db, Login};
+use self::position::Position;
 use self::session::{Config, Purpose, Session};
+use self::slot::Dirty;
+use super::record::{self, DatabaseHeader};
 use super::{Applied, Delta, Description, Fit, Kind, Parent, Plan, Source, Target, TreeInfo};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -41,12 +53,19 @@ pub struct PostgresOptions {
     pub exclude_tables: Vec<String>,
     /// The `pg_dump` to use; by default one of the server's version is looked for.
     pub pg_dump: Option<PathBuf>,
+    /// The replication slot whose log tells what changed, if it is not `coeval_DATABASE`; see
+    /// [`Postgres::requirements`].
+    pub slot: Option<String>,
 }
 
 /// A PostgreSQL database, as source and as target.
 pub struct Postgres {
     config: Config,
+    /// A connection in which no transaction is open.
+    idle: Option<Db>,
     session: Option<Session>,
+    /// Whether what is being read is what the parent has.
+    unchanged: bool,
 }
 
 impl fmt::Debug for Postgres {
@@ -69,13 +88,49 @@ impl Postgres {
         let exclude =
             exclude.map_err(|source| PostgresError::Pattern { pattern: patterns(), source })?;
         let login = Login::parse(name, url)?;
-        let config = Config { name: name.to_owned(), login, pg_dump: options.pg_dump, exclude };
-        Ok(Self { config, session: None })
+        let digest = record::hash_json(&options.exclude_tables);
+        let PostgresOptions { pg_dump, slot, .. } = options;
+        let name = name.to_owned();
+        let config = Config { name, login, pg_dump, exclude, slot, options: digest };
+        Ok(Self { config, idle: None, session: None, unchanged: false })
+    }
+
+    /// A connection: the one that the last read left, or a new one.
+    fn connect(&mut self) -> Result<Db, PostgresError> {
+        match self.idle.take() {
+            Some(db) => Ok(db),
+            None => Db::open(&self.config.login),
+        }
+    }
+
+    /// Begins a read that finds nothing changed since `parent`; leaves a connection where it does.
+    fn find_unchanged(
+        &mut self,
+        parent: &(Description, Position),
+    ) -> Result<Option<Description>, Failure> {
+        let (description, position) = parent;
+        let mut db = self.connect()?;
+        db.execute("beginning a transaction", session::READ)?;
+        let same = position::now(&mut db)?.is_some_and(|now| now.sees_the_same_as(position));
+        let found = if same {
+            let mut header =
+                DatabaseHeader::from_json(&description.header).map_err(PostgresError::Header)?;
+            // Numbers are handed out also by transactions that come to nothing.
+            header.sequences = catalog::sequences(&mut db)?;
+            let notes = [(position::NOTE.to_owned(), position.to_note())].into();
+            let trees = description.trees.clone();
+            Some(Description { header: header.to_json(), trees, aids: Vec::new(), notes })
+        } else {
+            None
+        };
+        db.execute("ending a transaction", "ROLLBACK")?;
+        self.idle = Some(db);
+        Ok(found)
     }
 
     /// The open session and the configuration, which it does not hold.
     fn session(&mut self, purpose: Purpose) -> Result<(&mut Session, &Config), PostgresError> {
-        let Self { config, session } = self;
+        let Self { config, session, .. } = self;
         let fits = |session: &&mut Session| session.purpose == purpose;
         let what = match purpose {
             Purpose::Capture => "reading",
@@ -91,8 +146,9 @@ impl Postgres {
 
     /// Ends a transaction without keeping anything of it.
     fn close(&mut self) {
+        self.unchanged = false;
         if let Some(session) = self.session.take() {
-            session.db.close();
+            self.idle = session.db.reset();
         }
     }
 }
@@ -108,15 +164,29 @@ impl Source for Postgres {
 
     fn begin(
         &mut self,
-        _parent: Option<&dyn Parent>,
+        parent: Option<&dyn Parent>,
         ctx: &Context,
     ) -> Result<Description, Failure> {
         // Within a restore, its own transaction is read.
         if !self.is_restoring() {
             self.close();
-            self.session = Some(Session::open(&self.config, Purpose::Capture)?);
+            let parent = parent.map(Parent::description).transpose()?.and_then(|description| {
+                let position = Position::of_note(description.notes.get(position::NOTE)?)?;
+                Some((description, position))
+            });
+            let parent = parent.filter(|(_, position)| position.options == self.config.options);
+            if let Some(parent) = &parent
+                && let Some(description) = self.find_unchanged(parent)?
+            {
+                self.unchanged = true;
+                return Ok(description);
+            }
+            let db = self.connect()?;
+            let mut session = Session::open(&self.config, db, Purpose::Capture)?;
+            session.follow(&self.config, parent, ctx)?;
+            self.session = Some(session);
         }
-        let Self { config, session } = self;
+        let Self { config, session, .. } = self;
         let session = session.as_mut().ok_or_else(|| config.not_open("reading"))?;
         Ok(session.describe(config, ctx)?)
     }
@@ -124,14 +194,31 @@ impl Source for Postgres {
     fn changes<'a>(
         &'a mut self,
         tree: &'a TreeInfo,
-        _parent: Option<&'a dyn Parent>,
+        parent: Option<&'a dyn Parent>,
         ctx: &'a Context,
     ) -> Result<Delta<'a>, Failure> {
-        let Self { config, session } = self;
+        if self.unchanged {
+            return Ok(Delta::SinceParent(Box::new(std::iter::empty())));
+        }
+        let Self { config, session, .. } = self;
         let session = session.as_mut().ok_or_else(|| config.not_open("reading"))?;
+        if let (transactions::COMMITS | transactions::CHANGES, Some(since)) =
+            (tree.name.as_str(), &mut session.since)
+        {
+            return Ok(Delta::Everything(since.changed.transactions.aid(&tree.name)?));
+        }
         let table = session.table(&tree.name)?.clone();
-        let encoding = &session.server.encoding;
-        Ok(Delta::Everything(capture::rows(&mut session.db, &table, encoding, ctx)?))
+        let encoding = session.server.encoding.clone();
+        let (db, dirty) = session.dirty(&tree.name)?;
+        match dirty.filter(|_| parent.is_some()) {
+            Some(Dirty::Nothing) => Ok(Delta::SinceParent(Box::new(std::iter::empty()))),
+            Some(Dirty::Keys(keys)) => {
+                Ok(Delta::SinceParent(Box::new(capture::again(db, table, keys, ctx))))
+            }
+            Some(Dirty::Everything) | None => {
+                Ok(Delta::Everything(capture::rows(db, &table, &encoding, ctx)?))
+            }
+        }
     }
 
     fn end(&mut self) -> Result<(), Failure> {
@@ -147,7 +234,8 @@ impl Target for Postgres {
     fn begin(&mut self, ctx: &Context) -> Result<(), Failure> {
         ctx.phase(format!("locking database {} against changes", self.config.name), None);
         self.close();
-        self.session = Some(Session::open(&self.config, Purpose::Restore)?);
+        let db = self.connect()?;
+        self.session = Some(Session::open(&self.config, db, Purpose::Restore)?);
         Ok(())
     }
 
@@ -167,7 +255,7 @@ impl Target for Postgres {
 
     fn commit(&mut self) -> Result<(), Failure> {
         self.session(Purpose::Restore)?;
-        let Self { config, session } = self;
+        let Self { config, session, .. } = self;
         let session = session.take().ok_or_else(|| config.not_open("restoring"))?;
         Ok(session.commit(config)?)
     }

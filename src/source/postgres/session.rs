@@ -12,13 +12,19 @@ use super::super::{Applied, Description, Fit, Plan, TreeInfo};
 use super::catalog::{self, Server, Table, qualified};
 use super::connect::{Db, Login};
 use super::error::PostgresError;
-use super::{apply, ddl};
+use super::position::{self, Position};
+use super::slot::{self, Changed, Dirty};
+use super::{apply, ddl, transactions};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::report::Event;
 
 /// How often the tables may change between looking at them and locking them.
 const ATTEMPTS: usize = 5;
+/// How a transaction begins that reads everything as of one instant.
+pub(super) const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// From how many bytes of log on that a slot keeps the operator hears of it.
+const MUCH_LOG: u64 = 4 << 30;
 /// How long to wait for a lock before someone else's migration is called busy.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s'";
 
@@ -29,6 +35,10 @@ pub(super) struct Config {
     pub login: Login,
     pub pg_dump: Option<PathBuf>,
     pub exclude: GlobSet,
+    /// The slot to follow the changes with, if it is not the one with the usual name.
+    pub slot: Option<String>,
+    /// A digest of what decides which rows are captured.
+    pub options: String,
 }
 
 /// What a transaction is for.
@@ -53,21 +63,40 @@ pub(super) struct Session {
     fitted: Option<(DatabaseHeader, Fit)>,
     /// In a database made anew: whether what comes after the rows is made, too.
     completed: bool,
+    /// How far a capture comes, for the next one to find.
+    position: Option<Position>,
+    /// What is known of the snapshot before, if it tells what need not be read.
+    pub since: Option<Since>,
+}
+
+/// What a capture need not read.
+pub(super) struct Since {
+    /// The source as it was then.
+    parent: Description,
+    position: Position,
+    /// What changed since.
+    pub changed: Changed,
 }
 
 impl Session {
     /// Begins a transaction in which all tables are locked and known. The tables are looked up,
     /// locked, and looked up again inside: if others have come or gone, all is tried again.
-    pub(super) fn open(config: &Config, purpose: Purpose) -> Result<Self, PostgresError> {
+    pub(super) fn open(
+        config: &Config,
+        mut db: Db,
+        purpose: Purpose,
+    ) -> Result<Self, PostgresError> {
         let (begin, mode) = match purpose {
-            Purpose::Capture => ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "ACCESS SHARE"),
+            Purpose::Capture => (READ, "ACCESS SHARE"),
             // What was committed before the lock was had must be seen, so no earlier snapshot.
             Purpose::Restore => {
                 ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "SHARE ROW EXCLUSIVE")
             }
         };
-        for _ in 0..ATTEMPTS {
-            let mut db = Db::open(&config.login)?;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                db.execute("beginning again", "ROLLBACK")?;
+            }
             let before = tables(&mut db, config)?.0;
             db.execute("beginning a transaction", &format!("{begin}; {LOCK_TIMEOUT}"))?;
             let names: Vec<String> = before.iter().map(|t| format!("ONLY {}", t.sql())).collect();
@@ -99,9 +128,67 @@ impl Session {
                 schema: None,
                 fitted: None,
                 completed: false,
+                position: None,
+                since: None,
             });
         }
         Err(PostgresError::Restless { name: config.name.clone() })
+    }
+
+    /// Finds out how far this capture comes and, where the server's log can tell, what changed
+    /// since `parent`.
+    pub(super) fn follow(
+        &mut self,
+        config: &Config,
+        parent: Option<(Description, Position)>,
+        ctx: &Context,
+    ) -> Result<(), Failure> {
+        let Some(now) = position::now(&mut self.db)? else { return Ok(()) };
+        let structure = position::structure(&mut self.db)?;
+        let options = config.options.clone();
+        let position = now.clone().into_position(options, structure, &self.tables);
+        let position = self.position.insert(position);
+        let name = config.slot.clone();
+        let name = name.unwrap_or_else(|| slot::default_name(config.login.database()));
+        let Some(slot) = slot::find(&mut self.db, &name)? else {
+            if !now.is_durable(&mut self.db)? {
+                position.snapshot = None;
+            }
+            if config.slot.is_some() {
+                everything(config, &format!("there is no replication slot {name}"), ctx);
+            }
+            return Ok(());
+        };
+        if let Some(retained) = slot.retained.filter(|bytes| *bytes > MUCH_LOG) {
+            ctx.report(Event::Note(format!(
+                "database {}: slot {name} keeps {} MiB of log on the server; if nobody takes \
+                 snapshots any more, remove it with `coeval database remove`",
+                config.name,
+                retained >> 20
+            )));
+        }
+        if let Some(trouble) = slot.trouble(&self.server.database) {
+            everything(config, &trouble, ctx);
+            return Ok(());
+        }
+        let then = parent.as_ref().map(|(_, position)| position);
+        let log = match slot::read(&config.login, &slot, then, &now, &self.tables, ctx) {
+            Ok(log) => log,
+            Err(error) => {
+                everything(config, &error.to_string(), ctx);
+                return Ok(());
+            }
+        };
+        position.log = Some(log.position);
+        position.snapshot = Some(log.seen);
+        match (log.changed, parent) {
+            (Ok(changed), Some((parent, position))) => {
+                self.since = Some(Since { parent, position, changed });
+            }
+            (Err(reason), _) => everything(config, &reason, ctx),
+            (Ok(_), None) => {}
+        }
+        Ok(())
     }
 
     /// The table of a tree.
@@ -153,14 +240,48 @@ impl Session {
             estimate: table.estimate,
         };
         let trees = self.tables.iter().map(tree).collect();
-        Ok(Description { header: header.to_json(), trees, ..Description::default() })
+        let note = |position: &Position| (position::NOTE.to_owned(), position.to_note());
+        let notes = self.position.iter().map(note).collect();
+        let aid =
+            |name: &&str| TreeInfo { name: (*name).to_owned(), header: Vec::new(), estimate: None };
+        let transactions = self.since.as_ref().is_some_and(|s| s.changed.transactions.any());
+        let aids = [transactions::CHANGES, transactions::COMMITS];
+        let aids = aids.iter().filter(|_| transactions).map(aid).collect();
+        Ok(Description { header: header.to_json(), trees, aids, notes })
     }
 
     fn schema(&mut self, config: &Config) -> &ddl::Dumped {
+        let same = self.schema_of_parent();
         let Self { server, snapshot, schema, .. } = self;
-        schema.get_or_insert_with(|| {
-            ddl::dump(&config.login, server, config.pg_dump.as_deref(), snapshot.as_deref())
+        schema.get_or_insert_with(|| match same {
+            Some(schema) => ddl::Dumped { schema, failed: false },
+            None => {
+                ddl::dump(&config.login, server, config.pg_dump.as_deref(), snapshot.as_deref())
+            }
         })
+    }
+
+    /// The schema in the snapshot before, if it is still that.
+    fn schema_of_parent(&self) -> Option<Schema> {
+        let (since, position) = (self.since.as_ref()?, self.position.as_ref()?);
+        let same = since.position.structure == position.structure;
+        let header = DatabaseHeader::from_json(&since.parent.header).ok().filter(|_| same)?;
+        Some(header.schema).filter(|schema| matches!(schema, Schema::PgDump { .. }))
+    }
+
+    /// What changed in a table since the snapshot before.
+    pub(super) fn dirty(&mut self, tree: &str) -> Result<(&mut Db, Option<Dirty<'_>>), Failure> {
+        let number = self.tables.iter().position(|table| table.tree == tree);
+        let db = &mut self.db;
+        let (Some(number), Some(since)) = (number, &mut self.since) else { return Ok((db, None)) };
+        let table = &self.tables[number];
+        let header = table.header.to_json();
+        let is_same = |info: &TreeInfo| info.name == tree && info.header == header;
+        let same_storage = since.position.tables.get(tree) == Some(&table.storage);
+        if !table.logged || !same_storage || !since.parent.trees.iter().any(is_same) {
+            return Ok((db, Some(Dirty::Everything)));
+        }
+        Ok((db, Some(since.changed.of(number, table)?)))
     }
 
     fn tell_what_is_left_out(&self, name: &str, ctx: &Context) {
@@ -368,6 +489,12 @@ fn set_sequence(db: &mut Db, sequence: &Sequence) -> Result<(), PostgresError> {
     );
     db.execute(&format!("setting sequence {name}"), &sql)?;
     Ok(())
+}
+
+/// Says why a capture reads more than what changed.
+fn everything(config: &Config, reason: &str, ctx: &Context) {
+    let name = &config.name;
+    ctx.report(Event::Note(format!("database {name}: every table is read, because {reason}")));
 }
 
 impl Config {

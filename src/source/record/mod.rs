@@ -284,8 +284,9 @@ pub fn hash_json(value: &impl Serialize) -> String {
     blake3::hash(&json(value)).to_hex().to_string()
 }
 
+/// The JSON form of a header or a note.
 #[expect(clippy::expect_used, reason = "structs of text and numbers have a JSON form")]
-fn json(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("headers have only string keys and no failing serializers")
 }
 
