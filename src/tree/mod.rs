@@ -16,6 +16,7 @@ mod edit;
 mod error;
 mod fetch;
 mod node;
+mod old;
 mod read;
 mod shape;
 mod stow;
