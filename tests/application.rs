@@ -12,10 +12,11 @@ use coeval::hint::Failure;
 use coeval::id::SnapshotId;
 use coeval::repo::{Compression, ReadData, Repo, Unlocking};
 use coeval::snapshot::{
-    self, CaptureOptions, Destination, Mode, Parent, Reason, Scope, Selection, Snapshot, Timeline,
+    self, CaptureOptions, Destination, Mode, Overwrite, Parent, Reason, Scope, Selection, Snapshot,
+    Timeline,
 };
 use coeval::source::{
-    Directory, Extras, Files, FilesOptions, Kind, Source, Sqlite, SqliteTarget, Target,
+    Directory, Extras, Files, FilesOptions, Kind, PathFilter, Source, Sqlite, SqliteTarget, Target,
 };
 
 struct App {
@@ -112,8 +113,15 @@ impl App {
 }
 
 fn to<'a>(kind: Kind, name: &str, target: &'a mut dyn Target) -> Destination<'a> {
-    let selection = Selection::Everything;
-    Destination { kind, name: name.to_owned(), target, selection, extras: Extras::Delete }
+    Destination {
+        kind,
+        name: name.to_owned(),
+        target,
+        selection: Selection::Everything,
+        extras: Extras::Delete,
+        overwrite: Overwrite::Always,
+        paths: PathFilter::default(),
+    }
 }
 
 fn options(reason: Reason) -> CaptureOptions {

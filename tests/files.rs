@@ -19,10 +19,10 @@ use coeval::context::Context;
 use coeval::crypto::{KdfCost, KeyFile, Unlock};
 use coeval::repo::{Compression, NewKey, Repo, Unlocking};
 use coeval::snapshot::{
-    self, CaptureOptions, Captured, Destination, Manifest, Mode, Parent, Reason, Selection,
-    Snapshot,
+    self, CaptureOptions, Captured, Destination, Manifest, Mode, Overwrite, Parent, Reason,
+    Selection, Snapshot,
 };
-use coeval::source::{Directory, Entry, EntryKind, Extras, Files, FilesOptions, Kind};
+use coeval::source::{Directory, Entry, EntryKind, Extras, Files, FilesOptions, Kind, PathFilter};
 use coeval::time::{ManualClock, Timestamp};
 use coeval::tree;
 use proptest::prelude::*;
@@ -90,6 +90,8 @@ impl World {
             target: &mut target,
             selection: Selection::Everything,
             extras: Extras::Delete,
+            overwrite: Overwrite::Always,
+            paths: PathFilter::default(),
         }];
         let options = Self::options(Parent::Newest);
         snapshot::restore(snapshot, &mut destinations, &options, &self.ctx).expect("a restore");

@@ -8,15 +8,16 @@ use super::app::{App, host};
 use super::config::{dereference, is_name};
 use super::databases::DatabaseUrl;
 use super::error::usage;
-use super::output::count;
+use super::output::{Verbosity, count, size};
 use super::places::{source_path, tree_path};
+use super::progress::Listing;
 use crate::hint::{ErrorKind, Failure};
 use crate::snapshot::{
-    self, CaptureOptions, Destination, Parent, Reason, Restored, RestoredInto, Selection, Snapshot,
-    SourceRecord, TreePlan,
+    self, CaptureOptions, Destination, Overwrite, Parent, Reason, Restored, RestoredInto,
+    Selection, Snapshot, SourceRecord, TreePlan,
 };
 use crate::source::record::DatabaseHeader;
-use crate::source::{Applied, Directory, Extras, Files, Kind, Target};
+use crate::source::{Applied, Directory, Extras, Files, Kind, PathFilter, Target};
 
 /// A source of a snapshot with the target it goes into.
 pub struct Going {
@@ -24,6 +25,8 @@ pub struct Going {
     name: String,
     selection: Selection,
     extras: Extras,
+    overwrite: Overwrite,
+    paths: PathFilter,
     /// The target as people and a later `undo` read it.
     place: String,
     target: Box<dyn Target>,
@@ -65,14 +68,29 @@ impl Going {
         place: String,
         target: Box<dyn Target>,
     ) -> Self {
-        let selection = Selection::Everything;
-        Self { kind: source.kind, name: source.name.clone(), selection, extras, place, target }
+        Self {
+            kind: source.kind,
+            name: source.name.clone(),
+            selection: Selection::Everything,
+            extras,
+            overwrite: Overwrite::Always,
+            paths: PathFilter::default(),
+            place,
+            target,
+        }
     }
 
     /// The same, but only a part of the source.
     #[must_use]
     pub fn only(mut self, selection: Selection) -> Self {
         self.selection = selection;
+        self
+    }
+
+    /// The same, but files only as these rules say.
+    #[must_use]
+    pub fn by(mut self, overwrite: Overwrite, paths: PathFilter) -> Self {
+        (self.overwrite, self.paths) = (overwrite, paths);
         self
     }
 }
@@ -155,9 +173,14 @@ pub fn restore(
             target: &mut *going.target,
             selection: going.selection.clone(),
             extras: going.extras,
+            overwrite: going.overwrite,
+            paths: going.paths.clone(),
         })
         .collect();
     if dry_run == DryRun::Yes {
+        if app.output.verbosity == Verbosity::Verbose {
+            app.progress.list(Listing::Changes);
+        }
         let plans = snapshot::plan(snapshot, &mut destinations, &app.ctx)?;
         app.progress.finish();
         show_plans(&plans, app)?;
@@ -194,7 +217,9 @@ fn announce(snapshot: &Snapshot, going: &[Going], app: &App) -> Result<(), Failu
 
 fn show_plans(plans: &[TreePlan], app: &App) -> Result<(), Failure> {
     let mut total = Applied::default();
+    let mut total_bytes = 0;
     for plan in plans {
+        total_bytes += plan.bytes;
         let Applied { inserted, updated, deleted } = plan.changes;
         total.inserted += inserted;
         total.updated += updated;
@@ -207,9 +232,10 @@ fn show_plans(plans: &[TreePlan], app: &App) -> Result<(), Failure> {
                 "inserted": inserted,
                 "updated": updated,
                 "deleted": deleted,
+                "bytes": plan.bytes,
             }))?;
         } else if plan.changes != Applied::default() {
-            app.output.line(format!("{path}: {}", changes(plan.changes)))?;
+            app.output.line(format!("{path}: {}", planned(plan.changes, plan.bytes)))?;
         }
     }
     if app.output.is_json() {
@@ -217,9 +243,18 @@ fn show_plans(plans: &[TreePlan], app: &App) -> Result<(), Failure> {
             "message_type": "summary",
             "dry_run": true,
             "applied": total,
+            "bytes": total_bytes,
         }));
     }
-    app.output.detail(format!("dry run: {}; nothing was changed", changes(total)))
+    let total = planned(total, total_bytes);
+    app.output.detail(format!("dry run: {total}; nothing was changed"))
+}
+
+fn planned(planned: Applied, bytes: u64) -> String {
+    match bytes {
+        0 => changes(planned),
+        _ => format!("{}, {} to write", changes(planned), size(bytes)),
+    }
 }
 
 fn show_restored(snapshot: &Snapshot, restored: &Restored, app: &App) -> Result<(), Failure> {

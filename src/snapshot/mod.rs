@@ -25,7 +25,8 @@ pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecor
 pub use opened::{Snapshot, TreeRecord};
 pub use path::{PathError, Place, SnapshotPath};
 pub use restore::{
-    Destination, KeyRange, RestoreError, Restored, Selection, TreePlan, VerifiedTree, plan, restore,
+    Destination, KeyRange, Overwrite, RestoreError, Restored, Selection, TreePlan, VerifiedTree,
+    plan, restore,
 };
 pub use scope::Scope;
 pub use stats::{Stats, Usage, stats};

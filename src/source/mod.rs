@@ -13,8 +13,8 @@ mod testing;
 
 pub use files::{
     Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
-    Owners, PathList, display_key, escape, group_number, key_of, parse_key, patterns_in,
-    user_number,
+    Owners, PathFilter, PathList, display_key, escape, group_number, key_of, parse_key,
+    patterns_in, user_number,
 };
 pub(crate) use files::{LIST, OWNERS};
 pub use piped::{Pipe, PipedFile};
@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::tree::{Changes, EachRun, Key, Stream, Value};
+use crate::tree::{Changes, Content, EachRun, Key, Stream};
 
 /// Which part of an application a source is: the first folder of its paths in a snapshot.
 #[derive(
@@ -147,6 +147,12 @@ pub trait Target {
     /// Makes the changes final, durably.
     fn commit(&mut self) -> Result<(), Failure>;
 
+    /// What a restore that was cut short had got ready and not yet put in place, to be read after
+    /// `begin`: what is as the plan wants it need not be fetched again.
+    fn leftovers(&mut self) -> Result<Option<Box<dyn Source>>, Failure> {
+        Ok(None)
+    }
+
     /// The entries of its tree that, after the commit, are not what the plan wanted, because the
     /// target cannot hold that; in order of their keys. Each was reported as
     /// [`Skipped`](crate::report::Event::Skipped).
@@ -191,8 +197,8 @@ pub trait Plan {
     /// their bytes from several threads at once: see [`tree::fetch`](crate::tree::fetch()).
     fn fetch(&self, streams: &[Stream], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure>;
 
-    /// What the target had at a key of one of the trees before the restore.
-    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure>;
+    /// Whether the target's [leftovers](Target::leftovers) have this content at this key.
+    fn is_left(&self, key: &[u8], content: &Content) -> Result<bool, Failure>;
 }
 
 /// What a plan does about entries of the target that the snapshot does not have.

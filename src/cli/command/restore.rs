@@ -12,8 +12,8 @@ use crate::cli::places::{Scope, source_path};
 use crate::cli::sources::absolute;
 use crate::cli::targets::{self, DryRun, Going, database_in_place, directory_in_place, file_name};
 use crate::hint::Failure;
-use crate::snapshot::{Selection, Snapshot, SnapshotPath, SourceRecord};
-use crate::source::{Extras, Kind};
+use crate::snapshot::{Overwrite, Selection, Snapshot, SnapshotPath, SourceRecord};
+use crate::source::{Extras, Kind, PathFilter};
 
 /// Bring a snapshot back, or a part of it: a table, a record, a folder, a file
 ///
@@ -44,9 +44,46 @@ pub struct Args {
     /// Delete files in the target that the snapshot does not have
     #[arg(long, requires = "target")]
     delete: bool,
+    /// What becomes of files and folders that the target has in another form
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    overwrite: When,
+    /// Restore only files and folders that match this pattern (as in .gitignore), with all that is
+    /// in them; may be given several times
+    #[arg(short, long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Neither restore nor delete files and folders that match this pattern (as in .gitignore)
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<String>,
     /// Verify what was restored: accepted, and always done
     #[arg(long, hide = true)]
     verify: bool,
+}
+
+/// When a file of the target is overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum When {
+    /// When it differs
+    #[default]
+    Always,
+    /// When its size or time of modification differs
+    IfChanged,
+    /// When it was modified before the snapshot's was
+    IfNewer,
+    /// Never: only what is missing is restored
+    Never,
+}
+
+impl Args {
+    /// How files are restored.
+    fn rules(&self) -> Result<(Overwrite, PathFilter), Failure> {
+        let overwrite = match self.overwrite {
+            When::Always => Overwrite::Always,
+            When::IfChanged => Overwrite::IfChanged,
+            When::IfNewer => Overwrite::IfNewer,
+            When::Never => Overwrite::Never,
+        };
+        Ok((overwrite, PathFilter::new(&self.include, &self.exclude)?))
+    }
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
@@ -81,7 +118,9 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         }
         (None, url) => in_place(&snapshot, &sources, url.as_ref(), app)?,
     };
-    going = going.into_iter().map(|going| going.only(selection.clone())).collect();
+    let (overwrite, paths) = args.rules()?;
+    let only = |going: Going| going.only(selection.clone()).by(overwrite, paths.clone());
+    going = going.into_iter().map(only).collect();
     targets::restore(&snapshot, &mut going, dry_run, app)
 }
 
@@ -139,6 +178,7 @@ fn into_directory(
     let extras = if args.delete { Extras::Delete } else { Extras::Keep };
     let (databases, files): (Vec<_>, Vec<_>) =
         sources.iter().partition(|source| source.kind == Kind::Database);
+    let (overwrite, paths) = args.rules()?;
     let mut done = Done::Fully;
     if !files.is_empty() {
         let to = |source: &&SourceRecord| {
@@ -147,7 +187,7 @@ fn into_directory(
                 root.push(file_name(&source.name)?);
             }
             let going = Going::files(snapshot, source, Some(&root), extras)?;
-            Ok(going.only(selection.clone()))
+            Ok(going.only(selection.clone()).by(overwrite, paths.clone()))
         };
         let mut going = files.into_iter().map(to).collect::<Result<Vec<_>, Failure>>()?;
         let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };

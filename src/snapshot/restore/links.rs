@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use crate::hint::Failure;
 use crate::repo::ChunkReader;
 use crate::source::Entry;
-use crate::tree::{self, Change, Changes, Content, Key, Tree, Value};
+use crate::tree::{self, Change, Changes, Content, Difference, Key, Tree, Value};
 
 /// Settles what further names are links to: the first name, where it is restored too or is in
 /// the target as it is wanted; otherwise the first of them becomes a file of its own, and the
@@ -26,21 +26,20 @@ impl<'a> Links<'a> {
         Self { reader, wanted, present, heirs: HashMap::new() }
     }
 
-    /// Settles the link of an entry that is restored, in the order of keys.
+    /// Settles the link of an entry that is restored, in the order of keys. `admits` says whether
+    /// a difference is one that the restore takes up.
     pub(super) fn settle(
         &mut self,
         key: &[u8],
         value: &mut Value,
-        restored: impl Fn(&[u8]) -> bool,
+        admits: impl Fn(&Difference) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
         let mut entry = Entry::decode(&value.head)?;
-        let Some(first) = entry.link.take().filter(|first| !restored(first)) else {
-            return Ok(());
-        };
+        let Some(first) = entry.link.take() else { return Ok(()) };
         entry.link = match self.heirs.get(&first) {
             Some(Some(heir)) => Some(heir.clone()),
             Some(None) => Some(first),
-            None if self.is_present(&first)? => {
+            None if self.will_be_there(&first, admits)? => {
                 self.heirs.insert(first.clone(), None);
                 Some(first)
             }
@@ -53,17 +52,25 @@ impl<'a> Links<'a> {
         Ok(())
     }
 
-    fn is_present(&self, key: &[u8]) -> Result<bool, Failure> {
-        let Some(present) = self.present else { return Ok(false) };
-        let present = tree::get(self.reader, present, key)?;
-        let wanted = tree::get(self.reader, self.wanted, key)?;
-        Ok(present.zip(wanted).is_some_and(|(present, wanted)| same(&present, &wanted)))
+    /// Whether the first name is in the target as it is wanted, or restored.
+    fn will_be_there(
+        &self,
+        key: &[u8],
+        admits: impl Fn(&Difference) -> Result<bool, Failure>,
+    ) -> Result<bool, Failure> {
+        let present = self.present.map(|tree| tree::get(self.reader, tree, key)).transpose()?;
+        let (old, new) = (present.flatten(), tree::get(self.reader, self.wanted, key)?);
+        if new.is_none() || old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| same(old, new))
+        {
+            return Ok(new.is_some());
+        }
+        admits(&Difference { key: key.to_vec(), old, new })
     }
 }
 
 /// The changes that follow for names that stay in the target while the first name of their file
 /// is changed or removed: the first of them is that from now on.
-pub(super) fn orphans<'a>(reader: &'a dyn ChunkReader, old: Tree, new: Tree) -> Changes<'a> {
+pub(super) fn orphans(reader: &dyn ChunkReader, old: Tree, new: Tree) -> Changes<'_> {
     let mut heirs: HashMap<Key, Option<Key>> = HashMap::new();
     let mut settle = move |key: Key, value: Value| -> Result<Option<Change>, Failure> {
         let mut entry = Entry::decode(&value.head)?;
@@ -95,10 +102,14 @@ pub(super) fn orphans<'a>(reader: &'a dyn ChunkReader, old: Tree, new: Tree) -> 
 
 /// Whether two values of trees are the same.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
-    let contents = match (&a.content, &b.content) {
+    a.head == b.head && same_content(&a.content, &b.content)
+}
+
+/// Whether two contents of trees are the same.
+pub(super) fn same_content(a: &Content, b: &Content) -> bool {
+    match (a, b) {
         (Content::Inline(a), Content::Inline(b)) => a == b,
         (Content::Stored(a), Content::Stored(b)) => a == b,
         _ => false,
-    };
-    a.head == b.head && contents
+    }
 }

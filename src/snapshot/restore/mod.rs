@@ -6,9 +6,11 @@
 
 mod error;
 mod links;
+mod rules;
 mod wanted;
 
 pub use error::RestoreError;
+pub use rules::Overwrite;
 pub use wanted::KeyRange;
 
 use std::collections::BTreeMap;
@@ -22,7 +24,10 @@ use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
 use crate::repo::Scratch;
-use crate::source::{Applied, Extras, Fit, Kind, Shortfall, Source, Target};
+use crate::report::{Event, Fate, Silent};
+use crate::source::{
+    Applied, Extras, Fit, Kind, PathFilter, Shortfall, Source, Target, display_key,
+};
 use crate::tree::{self, Change, Difference, Tree, Value};
 
 /// Where one source of a snapshot goes.
@@ -37,6 +42,10 @@ pub struct Destination<'a> {
     pub selection: Selection,
     /// What becomes of entries that the snapshot does not have.
     pub extras: Extras,
+    /// What becomes of files that it has in another form.
+    pub overwrite: Overwrite,
+    /// Which paths, of files; others are as if neither side had them.
+    pub paths: PathFilter,
 }
 
 /// Which entries of a source to restore.
@@ -67,6 +76,8 @@ pub struct TreePlan {
     /// The changes.
     #[serde(flatten)]
     pub changes: Applied,
+    /// Bytes in the contents of what is new or another.
+    pub bytes: u64,
 }
 
 /// What a restore did.
@@ -134,13 +145,44 @@ fn plan_one(
         .map(|record| {
             let old = before.get(&record.info.name).copied();
             let mut changes = Applied::default();
+            let mut bytes = 0;
             for difference in wanted.differences(&scratch, record, old) {
-                changes.count(&difference?);
+                let difference = difference?;
+                changes.count(&difference);
+                bytes += new_bytes(&difference);
+                if destination.kind != Kind::Database && ctx.reporter.wants_entries() {
+                    ctx.report(entry_event(destination, &difference));
+                }
             }
             let (kind, source) = (destination.kind, destination.name.clone());
-            Ok(TreePlan { kind, source, tree: record.info.name.clone(), changes })
+            Ok(TreePlan { kind, source, tree: record.info.name.clone(), changes, bytes })
         })
         .collect()
+}
+
+/// Bytes that the target does not have at this place.
+fn new_bytes(difference: &Difference) -> u64 {
+    let Some(new) = &difference.new else { return 0 };
+    let is_there =
+        difference.old.as_ref().is_some_and(|old| links::same_content(&old.content, &new.content));
+    if is_there { 0 } else { rules::length(new) }
+}
+
+/// What would become of an entry of files.
+fn entry_event(destination: &Destination<'_>, difference: &Difference) -> Event {
+    let fate = match (&difference.old, &difference.new) {
+        (None, _) => Fate::Added,
+        (_, None) => Fate::Removed,
+        (Some(_), Some(_)) => Fate::Changed,
+    };
+    let Destination { kind, name, .. } = destination;
+    let path = [kind.as_str(), name].join("/");
+    let path = path.trim_end_matches('/');
+    let item = match difference.key.as_slice() {
+        b"" => format!("/{path}"),
+        key => format!("/{path}/{}", display_key(key)),
+    };
+    Event::Entry { item, fate, bytes: new_bytes(difference) }
 }
 
 /// Restores. On success every target is what the snapshot says, proven by root hash; on failure
@@ -260,10 +302,30 @@ fn apply_one(
     };
     let expected = wanted.expected(snapshot, &present)?;
     let trees = wanted.trees.iter().map(|record| record.info.clone()).collect();
-    let changes = TreeChanges { snapshot, wanted: &wanted, trees, present: &present };
+    let left = leftovers(snapshot, destination, ctx)?;
+    let changes = TreeChanges { snapshot, wanted: &wanted, trees, present: &present, left };
     let what = format!("restoring {}/{}", destination.kind.as_str(), destination.name);
     ctx.phase(what, None);
     Ok((destination.target.apply(&changes, ctx)?, expected))
+}
+
+/// Reads what a restore that was cut short left in a target, if any did.
+fn leftovers<'a>(
+    snapshot: &'a Snapshot,
+    destination: &mut Destination<'_>,
+    ctx: &Context,
+) -> Result<Option<(Scratch<'a>, Tree)>, Failure> {
+    let Some(mut source) = destination.target.leftovers()? else { return Ok(None) };
+    ctx.phase("reading what a restore that was cut short had got ready", None);
+    // What of it cannot be read is fetched again: nothing that anybody has to know.
+    let quiet = Context { reporter: Arc::new(Silent), ..ctx.clone() };
+    let scratch = snapshot.repo.scratch()?;
+    let mut description = source.begin(&quiet)?;
+    description.aids.clear();
+    let to = To { reader: &snapshot.repo, writer: &scratch, watch: None };
+    let trees = capture::capture_trees(to, &mut *source, &description, None, &quiet)?.trees;
+    source.end()?;
+    Ok(trees.first().map(|record| record.tree).map(|tree| (scratch, tree)))
 }
 
 /// Reads a target again and compares its roots with those that it could get.

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::links::{self, Links, same};
+use super::links::{self, Links, same, same_content};
+use super::rules::{Above, Rules};
 use super::{Destination, RestoreError, Selection};
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::repo::ChunkReader;
+use crate::repo::{ChunkReader, Scratch};
 use crate::snapshot::manifest::SourceRecord;
 use crate::snapshot::opened::{self, Snapshot, TreeRecord};
-use crate::source::{Description, Entry, Extras, Kind, Plan, TreeInfo};
-use crate::tree::{self, Change, Changes, Difference, EachRun, Stream, Tree, Value};
+use crate::source::{Description, Kind, Plan, TreeInfo};
+use crate::tree::{self, Change, Changes, Content, Difference, EachRun, Stream, Tree};
 
 /// A set of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +27,7 @@ pub(super) struct Wanted {
     kind: Kind,
     pub(super) description: Description,
     pub(super) trees: Vec<TreeRecord>,
-    keys: Option<KeyRange>,
-    extras: Extras,
+    rules: Rules,
 }
 
 impl Wanted {
@@ -40,8 +40,10 @@ impl Wanted {
             Selection::Tree(name) => (pick(all, name), None),
             Selection::Entries { tree, keys } => (pick(all, tree), Some(keys.clone())),
         };
-        let Destination { kind, extras, .. } = *destination;
-        Ok(Self { kind, description, trees, keys, extras })
+        let Destination { kind, extras, overwrite, .. } = *destination;
+        let (is_files, paths) = (kind != Kind::Database, destination.paths.clone());
+        let rules = Rules { is_files, keys, paths, extras, overwrite };
+        Ok(Self { kind, description, trees, rules })
     }
 
     /// The differences of one tree that are wanted.
@@ -51,22 +53,8 @@ impl Wanted {
         record: &TreeRecord,
         old: Option<Tree>,
     ) -> impl Iterator<Item = Result<Difference, Failure>> + 'a {
-        // With extras kept, what stands below a folder that becomes a file must go all the same.
-        let mut replaced: Option<Vec<u8>> = None;
-        let mut admits = move |difference: &Difference| {
-            if !self.keys.as_ref().is_none_or(|keys| keys.contains(&difference.key)) {
-                return Ok(false);
-            }
-            let Some(value) = &difference.new else {
-                let doomed =
-                    replaced.as_ref().is_some_and(|above| is_below(&difference.key, above));
-                return Ok(doomed || self.extras == Extras::Delete);
-            };
-            if self.kind != Kind::Database && !Entry::decode(&value.head)?.is_directory() {
-                replaced = Some(difference.key.clone());
-            }
-            Ok(true)
-        };
+        let mut above = Above::default();
+        let mut admits = move |difference: &Difference| self.rules.admit(difference, &mut above);
         tree::differences(reader, old, Some(record.tree)).filter_map(move |difference| {
             let difference = match difference {
                 Ok(difference) => difference,
@@ -87,12 +75,12 @@ impl Wanted {
         snapshot: &Snapshot,
         present: &BTreeMap<String, Tree>,
     ) -> Result<BTreeMap<String, Tree>, Failure> {
-        let whole = self.keys.is_none() && self.extras == Extras::Delete;
         let repo = &snapshot.repo;
         let mut expected = BTreeMap::new();
         for record in &self.trees {
             let old = present.get(&record.info.name).copied();
-            let tree = if whole || old.is_none() && self.keys.is_none() {
+            let Rules { is_files, .. } = self.rules;
+            let tree = if self.rules.take_everything() || old.is_none() && self.rules.take_all() {
                 record.tree
             } else {
                 let scratch = repo.scratch()?;
@@ -100,7 +88,7 @@ impl Wanted {
                 let shape = opened::shape(repo, self.kind)?;
                 let tree = tree::edit(&scratch, &scratch, &shape, old, changes)?;
                 match old {
-                    Some(old) if self.kind != Kind::Database => {
+                    Some(old) if is_files => {
                         let relinked = links::orphans(&scratch, old, tree);
                         tree::edit(&scratch, &scratch, &shape, Some(tree), relinked)?
                     }
@@ -121,13 +109,13 @@ impl Wanted {
     ) -> Changes<'a> {
         let repo = &*snapshot.repo;
         let mut links = Links::new(repo, record.tree, old);
-        let partial = self.keys.is_some() && self.kind != Kind::Database;
+        let partial = self.rules.is_files && !self.rules.take_everything();
         let mut change = move |difference: Difference| {
             let Difference { key, old, new: mut value } = difference;
             if let (true, Some(new)) = (partial, &mut value) {
-                let restored =
-                    |first: &[u8]| self.keys.as_ref().is_none_or(|keys| keys.contains(first));
-                links.settle(&key, new, restored)?;
+                links.settle(&key, new, |difference| {
+                    self.rules.admit(difference, &mut Above::default())
+                })?;
                 // With its link settled it may be what is there already.
                 if old.is_some_and(|old| same(&old, new)) {
                     return Ok(None);
@@ -153,7 +141,7 @@ impl KeyRange {
 }
 
 /// Whether a path's key lies in the folder with the key `above`.
-fn is_below(key: &[u8], above: &[u8]) -> bool {
+pub(super) fn is_below(key: &[u8], above: &[u8]) -> bool {
     above.is_empty() || key.strip_prefix(above).is_some_and(|rest| rest.first() == Some(&0))
 }
 
@@ -185,6 +173,8 @@ pub(super) struct TreeChanges<'a> {
     pub(super) wanted: &'a Wanted,
     pub(super) trees: Vec<TreeInfo>,
     pub(super) present: &'a BTreeMap<String, Tree>,
+    /// What a restore that was cut short left.
+    pub(super) left: Option<(Scratch<'a>, Tree)>,
 }
 
 impl Plan for TreeChanges<'_> {
@@ -219,10 +209,9 @@ impl Plan for TreeChanges<'_> {
         tree::fetch(&*self.snapshot.repo, streams, ctx.jobs, each)
     }
 
-    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure> {
-        match self.present.get(&tree.name) {
-            Some(present) => Ok(tree::get(&*self.snapshot.repo, *present, key)?),
-            None => Ok(None),
-        }
+    fn is_left(&self, key: &[u8], content: &Content) -> Result<bool, Failure> {
+        let Some((scratch, left)) = &self.left else { return Ok(false) };
+        let left = tree::get(scratch, *left, key)?;
+        Ok(left.is_some_and(|left| same_content(&left.content, content)))
     }
 }

@@ -18,7 +18,6 @@ use super::path::{child, display_key, is_below, names};
 use super::spool::Spool;
 use super::staging::{Staging, decode, open_directory, open_parent};
 use super::{Entry, EntryKind, FilesError, write};
-use crate::report::Event;
 use crate::tree::Key;
 
 /// Does all that is in the journal, and removes the staging folder.
@@ -291,10 +290,8 @@ impl Commit<'_> {
             }
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => {
                 self.restore_metadata(level)?;
-                self.staging.ctx.report(Event::Skipped {
-                    item: display_key(&level.key),
-                    reason: "kept: it holds files that are not part of the snapshot".to_owned(),
-                });
+                let reason = "kept: it holds files that are not part of the snapshot".to_owned();
+                self.staging.note(&level.key, [(Loss::Entry, reason)])?;
                 Ok(false)
             }
             Err(error) => Err(self.error(&level.key, "remove", error)),

@@ -5,7 +5,7 @@ use super::losses::{Losses, Shortfalls};
 use super::spool::Spool;
 use super::stage::Stage;
 use super::staging::Staging;
-use super::{Files, FilesError, TREE, commit};
+use super::{Files, FilesError, FilesOptions, TREE, commit};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::source::{self, Applied, Description, Fit, Plan, Source, Target};
@@ -65,6 +65,7 @@ impl Target for Directory {
             }
             applied = stage.finish()?;
         }
+        staging.remove_left()?;
         staging.sync()?;
         Ok(applied)
     }
@@ -77,6 +78,15 @@ impl Target for Directory {
         staging.sync()?;
         self.done = self.staging.take().map(|staging| (staging.journal, staging.losses));
         Ok(())
+    }
+
+    fn leftovers(&mut self) -> Result<Option<Box<dyn Source>>, Failure> {
+        let Self { files, staging, .. } = self;
+        let staging = staging.as_ref().ok_or_else(|| not_begun(files))?;
+        let Some(left) = &staging.left else { return Ok(None) };
+        let path = staging.path.join(&left.name);
+        let left = Files::new(files.kind, files.name.clone(), path, FilesOptions::default())?;
+        Ok(Some(Box::new(Files { is_target: true, ..left })))
     }
 
     fn shortfalls(&mut self) -> Result<source::Shortfalls<'_>, Failure> {

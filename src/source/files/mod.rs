@@ -39,7 +39,7 @@ pub use directory::Directory;
 pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
 pub use owners::{Owners, group_number, user_number};
 pub use path::{display_key, escape, key_of, parse_key};
-pub use select::{PathList, patterns_in};
+pub use select::{PathFilter, PathList, patterns_in};
 
 use self::capture::Capture;
 use self::owners::Numbers;

@@ -40,6 +40,8 @@ pub(super) struct Stage<'a> {
     levels: Vec<Level>,
     batch: Batch,
     applied: Applied,
+    /// Files taken over from a restore that was cut short.
+    taken: u64,
 }
 
 /// A directory that the walk is in.
@@ -95,7 +97,7 @@ impl<'a> Stage<'a> {
             entry: None,
         };
         let (batch, applied) = (Batch::default(), Applied::default());
-        Ok(Self { staging, plan, ctx, levels: vec![top], batch, applied })
+        Ok(Self { staging, plan, ctx, levels: vec![top], batch, applied, taken: 0 })
     }
 
     /// Refuses to replace what the snapshot before the restore does not hold.
@@ -128,9 +130,10 @@ impl<'a> Stage<'a> {
         };
         let entry = decode(&key, &value.head)?;
         let live = self.live(&name);
-        match live {
-            true => self.applied.updated += 1,
-            false => self.applied.inserted += 1,
+        if live {
+            self.applied.updated += 1;
+        } else {
+            self.applied.inserted += 1;
         }
         match entry.kind {
             EntryKind::Directory => {
@@ -146,7 +149,7 @@ impl<'a> Stage<'a> {
                 self.add_file(name, key, entry, value.content)?;
             }
             _ => {
-                if self.make_special(name, &key, &entry)? {
+                if self.make_special(&name, &key, &entry)? {
                     self.journal(&key, Some(&value.head))?;
                 }
                 self.count(1);
@@ -161,6 +164,10 @@ impl<'a> Stage<'a> {
             self.leave();
         }
         self.flush()?;
+        if self.taken > 0 {
+            let text = format!("{} files were ready from a restore that was cut short", self.taken);
+            self.ctx.report(Event::Note(text));
+        }
         Ok(self.applied)
     }
 
@@ -240,14 +247,17 @@ impl<'a> Stage<'a> {
         key: Key,
         entry: Entry,
         content: Content,
-    ) -> Result<(), FilesError> {
+    ) -> Result<(), Failure> {
         let folder = self.mirror()?;
+        if entry.link.is_none() && self.take_over(&folder, &name, &key, &entry, &content)? {
+            return Ok(());
+        }
         let stream = match &content {
             Content::Stored(stream) => Some(*stream),
             Content::Inline(_) => None,
             Content::Reader(_) => {
                 let reason = "its content is not where it can be fetched from";
-                return Err(FilesError::Contract { path: display_key(&key), reason });
+                return Err(FilesError::Contract { path: display_key(&key), reason }.into());
             }
         };
         let length = match &content {
@@ -264,24 +274,54 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Takes a file over from a restore that was cut short, if that had it ready; says whether.
+    fn take_over(
+        &mut self,
+        folder: &OwnedFd,
+        name: &CString,
+        key: &[u8],
+        entry: &Entry,
+        content: &Content,
+    ) -> Result<bool, Failure> {
+        let Some(left) = &self.staging.left else { return Ok(false) };
+        if !matches!(content, Content::Stored(_)) || !self.plan.is_left(key, content)? {
+            return Ok(false);
+        }
+        let error = |errno: Errno| self.staging.error(key, "take over", errno);
+        let place = open_parent(left.folder.as_fd(), key).map_err(error)?;
+        let Some((from, old)) = place else { return Ok(false) };
+        let stat = rustix::fs::statat(&from, &old, AtFlags::SYMLINK_NOFOLLOW).map_err(error)?;
+        // With another name it may be the same file as one in the target.
+        if !is_like(entry, &stat) || stat.st_nlink != 1 {
+            return Ok(false);
+        }
+        let losses = rustix::fs::renameat(&from, &old, folder, name)
+            .and_then(|()| metadata::set(At::Named(folder.as_fd(), name), entry, &stat, Prior::Any))
+            .map_err(error)?;
+        self.staging.note(key, losses)?;
+        self.taken += 1;
+        self.count(1);
+        Ok(true)
+    }
+
     /// Makes what is neither a file nor a directory, at once; says whether that was possible.
     fn make_special(
         &mut self,
-        name: CString,
+        name: &CString,
         key: &[u8],
         entry: &Entry,
     ) -> Result<bool, FilesError> {
         let folder = self.mirror()?;
         if let Some(first) = &entry.link {
-            match link(self.staging, first, entry, folder.as_fd(), &name) {
+            match link(self.staging, first, entry, folder.as_fd(), name) {
                 Ok(()) => {
-                    note_linked(self.staging, key, entry, folder.as_fd(), &name)?;
+                    note_linked(self.staging, key, entry, folder.as_fd(), name)?;
                     return Ok(true);
                 }
                 Err(reason) => self.staging.note(key, [(Loss::Link, reason)])?,
             }
         }
-        let losses = write::special(folder.as_fd(), &name, entry)
+        let losses = write::special(folder.as_fd(), name, entry)
             .map_err(|e| self.staging.error(key, "make", e))?;
         let made = !losses.iter().any(|(loss, _)| *loss == Loss::Entry);
         self.staging.note(key, losses)?;
@@ -364,7 +404,8 @@ impl Batch {
 }
 
 impl Staged {
-    /// Writes a run of bytes, and finishes the file if it was the last.
+    /// Writes a run of bytes, unless it is `zero`, and finishes the file if it was the last.
+    #[expect(clippy::fn_params_excessive_bools, reason = "there is one, and it is explained")]
     fn write(
         &self,
         offset: u64,

@@ -25,7 +25,6 @@ use crate::id::hex;
 /// A restore under way.
 #[derive(Debug)]
 pub(super) struct Staging {
-    pub(super) ctx: Context,
     pub(super) path: PathBuf,
     pub(super) root: OwnedFd,
     /// The root as it was before the staging folder was made.
@@ -33,10 +32,20 @@ pub(super) struct Staging {
     made_root: bool,
     pub(super) name: String,
     pub(super) folder: OwnedFd,
+    /// That of a restore that was cut short.
+    pub(super) left: Option<Left>,
     /// What to do, in the order of keys. What is put and is no folder is staged.
     pub(super) journal: Spool,
     /// What the target does not take.
     pub(super) losses: Losses,
+}
+
+/// The staging folder that a dead restore left.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) name: String,
+    /// Locked, so that nobody else takes it.
+    pub(super) folder: OwnedFd,
 }
 
 impl Staging {
@@ -49,7 +58,7 @@ impl Staging {
         fs::create_dir_all(root).map_err(error("create"))?;
         let fd = open_root(root)?;
         let before = rustix::fs::fstat(&fd).map_err(|e| error("look at")(e.into()))?;
-        remove_debris(root, &fd)?;
+        let left = find_left(root, &fd)?;
         let mut random = [0; 8];
         getrandom::fill(&mut random)
             .map_err(|source| error("stage in")(io::Error::other(source)))?;
@@ -65,13 +74,13 @@ impl Staging {
             })
             .map_err(|e| error("stage in")(e.into()))?;
         Ok(Self {
-            ctx: ctx.clone(),
             path: root.to_owned(),
             root: fd,
             before,
             made_root,
             name,
             folder,
+            left,
             journal: Spool::new(),
             losses: Losses::new(ctx),
         })
@@ -107,6 +116,14 @@ impl Staging {
             path: self.path.clone(),
             source: error.into(),
         })
+    }
+
+    /// Removes what a dead restore left, when all that was of use has been taken over.
+    pub(super) fn remove_left(&mut self) -> Result<(), FilesError> {
+        let Some(Left { name, folder }) = self.left.take() else { return Ok(()) };
+        remove_tree(&self.root, &name, &folder)
+            .and_then(|()| rustix::fs::futimens(&self.root, &modified(mtime_of(&self.before))))
+            .map_err(|error| self.error(b"", "remove an old staging folder in", error))
     }
 
     /// Removes the staging folder and gives the root its time back.
@@ -162,13 +179,15 @@ pub(super) fn open_parent(
     Ok(Some((folder, name)))
 }
 
-/// Removes the staging folders of restores that were cut short; fails if one is alive.
-fn remove_debris(path: &Path, root: &OwnedFd) -> Result<(), FilesError> {
-    let error = |source| FilesError::Target {
-        doing: "remove an old staging folder in",
+/// Finds the staging folder of a restore that was cut short; fails if the restore is alive. There
+/// can be several if such folders were copied: all but one are removed.
+fn find_left(path: &Path, root: &OwnedFd) -> Result<Option<Left>, FilesError> {
+    let error = |source: io::Error| FilesError::Target {
+        doing: "look for an old staging folder in",
         path: path.to_owned(),
         source,
     };
+    let mut left: Option<Left> = None;
     for entry in Dir::read_from(root).map_err(|e| error(e.into()))? {
         let entry = entry.map_err(|e| error(e.into()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -177,12 +196,13 @@ fn remove_debris(path: &Path, root: &OwnedFd) -> Result<(), FilesError> {
         }
         let folder = open_directory(root.as_fd(), name.as_str()).map_err(|e| error(e.into()))?;
         match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) if left.is_none() => left = Some(Left { name, folder }),
             Ok(()) => remove_tree(root, &name, &folder).map_err(|e| error(e.into()))?,
             Err(Errno::WOULDBLOCK) => return Err(FilesError::Busy { path: path.to_owned() }),
             Err(e) => return Err(error(e.into())),
         }
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Removes a folder with all that is in it, whatever flags and modes stand in the way.

@@ -4,6 +4,7 @@
 //! A [`Selection`] is what was asked for; a [`Choice`] is the same during one walk, with what
 //! came of it so far. The walk only asks.
 
+mod filter;
 mod ignore;
 mod list;
 mod tag;
@@ -26,6 +27,7 @@ use super::{FilesError, FilesOptions};
 use crate::context::Context;
 use crate::report::{Event, Exclusion, Fate, LeftOut};
 
+pub use self::filter::PathFilter;
 pub use self::ignore::patterns_in;
 pub(super) use self::list::List;
 pub use self::list::PathList;
