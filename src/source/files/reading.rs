@@ -152,6 +152,8 @@ impl Reading for FileReader {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a file for a test needs not be durable")]
+#[expect(clippy::type_complexity, reason = "a table of changes and what follows from them")]
 mod tests {
     use std::io::Write as _;
     use std::os::unix::fs::FileExt as _;
