@@ -9,7 +9,7 @@ use super::timeline::{Filter, Timeline};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::ChunkId;
-use crate::repo::{ChunkReader as _, Finding, ReadData, Repo, RepoError};
+use crate::repo::{ChunkReader as _, Finding, ReadData, Repo, RepoError, SeenChunks};
 use crate::source::display_key;
 use crate::tree::{self, Tree, Visit};
 
@@ -52,7 +52,7 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
             return Ok(report);
         }
     };
-    let mut seen = HashSet::new();
+    let mut seen = SeenChunks::default();
     for (id, manifest) in timeline.iter(&Filter::default()) {
         ctx.check_cancelled()?;
         ctx.phase(format!("checking snapshot {}", id.short()), None);
@@ -66,7 +66,7 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
 fn walk_snapshot(
     snapshot: &Snapshot,
     damaged: &HashSet<ChunkId>,
-    seen: &mut HashSet<ChunkId>,
+    seen: &mut SeenChunks,
     report: &mut CheckReport,
 ) {
     for source in &snapshot.manifest.sources {
@@ -93,13 +93,18 @@ fn walk_tree(
     tree: Tree,
     place: &str,
     damaged: &HashSet<ChunkId>,
-    seen: &mut HashSet<ChunkId>,
+    seen: &mut SeenChunks,
     report: &mut CheckReport,
 ) {
     let repo = &*snapshot.repo;
     let mut visit = |visit: Visit<'_>| {
         let (id, key) = match visit {
-            Visit::Node(id) => return seen.insert(id),
+            Visit::Node(id) => {
+                return seen.insert(id).unwrap_or_else(|error| {
+                    report.find(place, &error);
+                    false
+                });
+            }
             Visit::Chunk { id, key } => (id, key),
             Visit::Broken { key, error } => {
                 report.find(&named(place, key), &error);
