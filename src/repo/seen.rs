@@ -6,11 +6,12 @@ use super::error::RepoError;
 use super::view::{Location, Store};
 use crate::id::ChunkId;
 
-/// Ids in memory before they go to disk: 40 MiB.
-const IN_MEMORY: usize = 1 << 20;
+/// Ids in memory before they go to disk: what a table of 2¹⁹ slots takes, 17 MiB, and 33 MiB while
+/// they are sorted.
+const IN_MEMORY: usize = (1 << 19) / 8 * 7;
 
-/// A set of chunks that keeps a bounded part of itself in memory, and the rest in a temporary
-/// folder that vanishes with it: what walking all snapshots of a large repository fills.
+/// A set of chunks that keeps a bounded part of itself in memory and the rest in a temporary folder
+/// that vanishes with it, for whoever walks all snapshots of a large repository.
 #[derive(Default)]
 pub struct SeenChunks {
     recent: HashSet<ChunkId>,
@@ -38,12 +39,10 @@ impl SeenChunks {
                 Some(store) => store,
                 None => Store::temporary()?,
             };
-            // Only that they are there matters, not where.
             let mut chunks: Vec<_> =
                 self.recent.drain().map(|id| (id, Location::NOWHERE)).collect();
             chunks.sort_unstable_by_key(|(id, _)| *id);
-            store.ingest(&chunks)?;
-            self.others = Some(store);
+            self.others.insert(store).ingest(&chunks)?;
         }
         Ok(true)
     }

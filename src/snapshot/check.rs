@@ -58,7 +58,7 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
         ctx.phase(format!("checking snapshot {}", id.short()), None);
         let snapshot = Snapshot { repo: Arc::clone(repo), id: *id, manifest: manifest.clone() };
         report.snapshots += 1;
-        walk_snapshot(&snapshot, &objects.damaged, &mut seen, &mut report);
+        walk_snapshot(&snapshot, &objects.damaged, &mut seen, &mut report)?;
     }
     Ok(report)
 }
@@ -68,26 +68,28 @@ fn walk_snapshot(
     damaged: &HashSet<ChunkId>,
     seen: &mut SeenChunks,
     report: &mut CheckReport,
-) {
+) -> Result<(), RepoError> {
     for source in &snapshot.manifest.sources {
         let place =
             format!("snapshot {}:/{}/{}", snapshot.id.short(), source.kind.as_str(), source.name);
         for catalogue in [source.catalogue, source.help] {
-            walk_tree(snapshot, catalogue, &place, damaged, seen, report);
+            walk_tree(snapshot, catalogue, &place, damaged, seen, report)?;
         }
         match snapshot.all_trees(source) {
             Ok(trees) => {
                 for record in trees {
                     let place = format!("{place}/{}", record.info.name);
-                    walk_tree(snapshot, record.tree, &place, damaged, seen, report);
+                    walk_tree(snapshot, record.tree, &place, damaged, seen, report)?;
                 }
             }
             Err(error) => report.find(&place, &error),
         }
     }
+    Ok(())
 }
 
-/// Walks one tree, passing over subtrees that were sound before.
+/// Walks one tree, passing over subtrees that were walked before. What is wrong with the tree is
+/// found; only when nobody can say any more what was walked is there an error.
 fn walk_tree(
     snapshot: &Snapshot,
     tree: Tree,
@@ -95,15 +97,17 @@ fn walk_tree(
     damaged: &HashSet<ChunkId>,
     seen: &mut SeenChunks,
     report: &mut CheckReport,
-) {
+) -> Result<(), RepoError> {
+    let mut failure = None;
     let repo = &*snapshot.repo;
     let mut visit = |visit: Visit<'_>| {
         let (id, key) = match visit {
             Visit::Node(id) => {
-                return seen.insert(id).unwrap_or_else(|error| {
-                    report.find(place, &error);
-                    false
-                });
+                return failure.is_none()
+                    && seen.insert(id).unwrap_or_else(|error| {
+                        failure = Some(error);
+                        false
+                    });
             }
             Visit::Chunk { id, key } => (id, key),
             Visit::Broken { key, error } => {
@@ -124,6 +128,7 @@ fn walk_tree(
         true
     };
     tree::walk(repo, tree, &mut visit);
+    failure.map_or(Ok(()), Err)
 }
 
 fn named(place: &str, key: &[u8]) -> String {
