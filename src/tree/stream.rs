@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-use super::change::{Content, Reading, Settled};
+use super::change::{Content, Outcome, Reading, Settled};
 use super::error::TreeError;
 use super::node::Stowed;
 use super::shape::Shape;
@@ -136,16 +136,18 @@ impl<'a> Stower<'a> {
         known: Option<ChunkId>,
         head: &mut Vec<u8>,
     ) -> Result<Option<Stowed>, StowError> {
+        let mut before = None;
         loop {
             let (read, stowed) = match self.stow_stream(source, known) {
-                Ok(stowed) => (Ok(()), Some(stowed)),
+                Ok(stowed) if before.as_ref() == Some(&stowed) => (Ok(Outcome::Same), Some(stowed)),
+                Ok(stowed) => (Ok(Outcome::New), Some(stowed)),
                 Err(StowError::Source(error)) => (Err(error), None),
                 Err(error) => return Err(error),
             };
             match source.settle(read, head).map_err(StowError::Source)? {
                 Settled::Stands => return Ok(stowed),
                 Settled::LeftOut => return Ok(None),
-                Settled::Again => {}
+                Settled::Again => before = stowed,
             }
         }
     }
