@@ -124,6 +124,9 @@ struct Folders {
 }
 
 impl Folders {
+    /// How many of them are remembered: those below are looked at for each path.
+    const LEVELS: usize = 256;
+
     /// The key of a path by its real folders.
     fn resolve(&mut self, named: &[u8]) -> Key {
         let (folder, name) = match parent(named) {
@@ -133,13 +136,18 @@ impl Folders {
         while self.levels.pop_if(|(end, _)| !is_within(folder, &self.named[..*end])).is_some() {}
         let known = self.levels.last().map_or(0, |(end, _)| *end);
         self.named.truncate(known);
+        let mut real = self.levels.last().map_or_else(Key::new, |(_, real)| real.clone());
         for name in folder[known..].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-            let real = step(self.levels.last().map_or(&[], |(_, real)| real), name);
-            self.named = child(&self.named, name);
-            self.levels.push((self.named.len(), real));
+            real = step(&real, name);
+            if self.levels.len() < Self::LEVELS {
+                self.named = child(&self.named, name);
+                self.levels.push((self.named.len(), real.clone()));
+            }
         }
-        let folder = self.levels.last().map_or(&[][..], |(_, real)| real);
-        name.map_or_else(|| folder.to_vec(), |name| child(folder, name))
+        match name {
+            Some(name) => child(&real, name),
+            None => real,
+        }
     }
 }
 
