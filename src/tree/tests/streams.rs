@@ -203,7 +203,7 @@ fn a_content_that_is_read_again_is_compared_with_what_it_was() {
     // Every third entry is put again, every ninth as another; and some that were not there.
     let mut again = Model::new();
     for (key, (head, content)) in model.iter().step_by(3) {
-        let content = if again.len() % 3 == 0 { noise(1000, 40) } else { content.clone() };
+        let content = if again.len().is_multiple_of(3) { noise(1000, 40) } else { content.clone() };
         again.insert(key.clone(), (head.clone(), content));
         again.insert([key, &b"x"[..]].concat(), (vec![], noise(2000, 50)));
     }
