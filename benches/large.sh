@@ -47,7 +47,7 @@ case $kind in
   *) usage ;;
 esac
 
-touch -d yesterday "$file" # a fresh one is read again, in case it changed within the same tick
+sync && sleep 2 # a file of the last two seconds is read twice, in case it is being written to
 echo "a file of $size GiB, $(allocated "$file") MiB on disk"
 measured "backup" "$coeval" backup "$work/files"
 echo "the repository takes $(allocated "$COEVAL_REPOSITORY") MiB, the cache $(allocated "$COEVAL_CACHE_DIR") MiB"

@@ -225,7 +225,7 @@ fn trees(criterion: &mut Criterion) {
 fn repository(criterion: &mut Criterion) {
     let data = text(32 * MIB);
     let cache = tempfile::tempdir().expect("a folder");
-    let ctx = Context { jobs: 1, ..Context::new() };
+    let ctx = Context::new();
     let fresh = || {
         let backend: Arc<dyn Backend> = Arc::new(Memory::default());
         let key = KeyFile::generate().expect("randomness");
@@ -251,8 +251,24 @@ fn repository(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("repository in memory");
     group.sample_size(10).throughput(Throughput::Bytes(data.len() as u64));
-    group.bench_function("write 32 MiB: hash, compress, verify, seal", |bencher| {
+    group.bench_function("write 32 MiB on all threads: hash, compress, verify, seal", |bencher| {
         bencher.iter_batched(fresh, |repo| write(&repo), BatchSize::PerIteration);
+    });
+    let contents = || -> Changes<'_> {
+        Box::new((0_u64..).zip(data.chunks(16 << 10)).map(|(number, bytes)| {
+            let content = Content::Reader(Box::new(std::io::Cursor::new(bytes.to_vec())));
+            Ok(Change::put(number.to_be_bytes(), [], content))
+        }))
+    };
+    group.bench_function("stow 2,048 contents of 16 KiB on all threads", |bencher| {
+        let stow = |repo: Repo| {
+            let shape = shape();
+            repo.write(Compression::Auto, &ctx, |session| {
+                Ok(tree::build(session, &shape, contents())?)
+            })
+            .expect("a tree")
+        };
+        bencher.iter_batched(fresh, stow, BatchSize::PerIteration);
     });
     let (first, second) = (fresh(), fresh());
     let ids = write(&first);

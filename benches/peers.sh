@@ -21,7 +21,8 @@ export RESTIC_PASSWORD=measured RUSTIC_PASSWORD=measured BORG_PASSPHRASE=measure
 export BORG_RELOCATED_REPO_ACCESS_IS_OK=yes BUPSTASH_KEY=$work/bupstash.key
 export COEVAL_KEY_FILE=$work/coeval.key COEVAL_CACHE_DIR=$work/home/cache/coeval
 
-lay() { rsync -a --delete "$1/" "$work/live/"; find "$work/live" -type f -print0 | xargs -0 cat >/dev/null; }
+# coeval reads files of the last two seconds twice; that of a file at rest is measured.
+lay() { rsync -a --delete "$1/" "$work/live/"; find "$work/live" -type f -print0 | xargs -0 cat >/dev/null; sleep 2; }
 timed() { # TOOL STEP COMMAND…
   local tool=$1 step=$2 wall user system memory size=0; shift 2
   sync

@@ -76,7 +76,7 @@ fn footer() -> Footer {
 fn manifest() -> Manifest {
     let tree = |byte, entries| Tree { root: ChunkId::new([byte; 32]), entries };
     Manifest {
-        version: Manifest::VERSION,
+        version: Manifest::version(0),
         time: Timestamp::new(1_767_528_000, 123_456_789),
         finished: Timestamp::new(-1, 999_999_999),
         host: "vm".into(),
@@ -113,6 +113,7 @@ fn manifest() -> Manifest {
         skipped: vec![Skipped { item: "media/x".into(), reason: "permission denied".into() }],
         written: Written { chunks: 3, bytes: 65_536, stored: 65_535 },
         program: "0.1.0".into(),
+        unlisted: 0,
     }
 }
 
@@ -172,6 +173,12 @@ fn index_segments_are_what_they_were() {
 fn manifests_are_what_they_were() {
     let bytes = manifest().encode().expect("bytes");
     frozen("manifest", &manifest(), &bytes, Manifest::decode);
+    // Where not all is listed that was skipped, the number follows that says how much more.
+    let unlisted = Manifest { version: Manifest::version(7), unlisted: 7, ..manifest() };
+    let with_number = [&[2], &bytes[1..], &[7]].concat();
+    assert_eq!(unlisted.encode().expect("bytes"), with_number);
+    assert_eq!(Manifest::decode(&with_number), Ok(unlisted));
+    assert!(Manifest::decode(&[&[3], &bytes[1..]].concat()).is_err(), "of a later version");
     let mut hashed = Vec::new();
     for (kind, name, catalogue) in [("database", "main", 0xc1), ("configuration", "", 0xc3)] {
         for word in [kind, name] {

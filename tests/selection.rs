@@ -236,6 +236,48 @@ fn what_a_list_misses_is_told_and_makes_the_snapshot_incomplete() {
 }
 
 #[test]
+fn links_and_detours_on_the_way_to_what_is_listed_are_resolved() {
+    let world = tree();
+    let link = |to: &str, at: &str| {
+        std::os::unix::fs::symlink(world.path(to), world.path(at)).expect("a link");
+    };
+    link("tree/deep", "short");
+    link("tree", "tree/deep/up");
+    link("nowhere", "dangling");
+    world.write(
+        "list",
+        "short/er/c.txt\nshort/er/../b.log\nshort/up/a.txt\ntree//deep/./er\ntree/deep/up\n\
+         dangling/x\ntree/deep/er/..\n",
+    );
+    let output = world.run(&["backup", "--files-from-verbatim", "list"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stdout).contains("dangling/x: there is no such file"));
+    let mut wanted = vec!["tree/a.txt", "tree/deep", "tree/deep/b.log", "tree/deep/build"];
+    wanted.extend(["tree/deep/er", "tree/deep/er/c.txt", "tree/deep/up"]);
+    let base = world.path("");
+    let name = base.file_name().and_then(|name| name.to_str()).expect("a name");
+    assert_eq!(taken(&world, &format!("/storage/{name}")), wanted);
+}
+
+#[test]
+fn of_a_million_missing_files_a_thousand_are_named_and_the_rest_is_counted() {
+    let world = tree();
+    let list: Vec<String> = (0..1003).map(|number| format!("tree/gone/{number:04}")).collect();
+    world.write("list", &format!("tree/a.txt\n{}\n", list.join("\n")));
+    let output = world.run(&["backup", "--files-from", "list"]);
+    assert_eq!(output.status.code(), Some(3));
+    let told = text(&output.stdout);
+    assert!(told.contains("INCOMPLETE: 1,003 items could not be read"), "{told}");
+    assert!(told.contains("gone/0999: ") && !told.contains("gone/1000: "), "{told}");
+    assert!(told.contains("and 3 more"), "{told}");
+    assert!(world.ok(&["snapshots"]).contains("INCOMPLETE: 1003 not read"));
+    let made = lines(&world.ok(&["snapshots", "--json"])).pop().expect("a line");
+    let made = made.as_array().map_or(&made, |all| &all[0]);
+    assert_eq!(made["skipped"].as_array().map(Vec::len), Some(1000));
+    assert_eq!(made["skipped_unlisted"], 3);
+}
+
+#[test]
 fn a_restored_list_leaves_everything_else_alone() {
     let world = tree();
     world.write("list", "tree/a.txt\ntree/deep\ntree/cache/thumbnail\n");

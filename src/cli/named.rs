@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::error::usage;
 use super::sources::absolute;
 use crate::hint::Failure;
-use crate::source::{PathList, Pipe, PipedFile};
+use crate::source::{PathList, Pipe, PipedFile, ResolvedList};
 
 /// Lists of files to capture.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -74,7 +74,7 @@ impl Lists {
     }
 
     /// All that they name.
-    pub fn read(&self) -> Result<PathList, Failure> {
+    pub fn read(&self) -> Result<ResolvedList, Failure> {
         let mut list = PathList::new();
         for (file, form) in self.files() {
             let cannot_read = |error: io::Error| {
@@ -98,7 +98,7 @@ impl Lists {
         if list.is_empty() {
             return Err(usage("the lists of files are empty", "name at least one file in them"));
         }
-        Ok(list)
+        list.resolve()
     }
 }
 

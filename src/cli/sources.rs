@@ -90,7 +90,7 @@ impl SourceArgs {
         }
         if self.lists.any() {
             let list = self.lists.read()?;
-            let name = names.unique(last_name(&list.base()));
+            let name = names.unique(last_name(list.base()));
             sources.push(Box::new(Files::listed(name, list, options)?));
         }
         if self.piped.any() {

@@ -30,7 +30,10 @@ impl SnapshotContents {
         });
         let mut sources = sources.collect::<Result<Vec<_>, Failure>>()?;
         sources.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-        let skipped = manifest.skipped.iter();
+        let unlisted = (manifest.unlisted > 0).then(|| Skipped {
+            item: "…".to_owned(),
+            reason: format!("{} more, which the snapshot does not list", manifest.unlisted),
+        });
         let facts = Facts {
             snapshot: snapshot.id.to_string(),
             time: manifest.time,
@@ -42,11 +45,14 @@ impl SnapshotContents {
                 Instant::Unproven => "unproven",
             }
             .to_owned(),
-            skipped: skipped
+            skipped: manifest
+                .skipped
+                .iter()
                 .map(|skipped| Skipped {
                     item: skipped.item.clone(),
                     reason: skipped.reason.clone(),
                 })
+                .chain(unlisted)
                 .collect(),
             sources,
         };

@@ -13,7 +13,7 @@ use crate::id::ChunkId;
 /// compressed. It has no part in the chunk's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Content of files: blocks of up to 512 KiB.
+    /// Content of files: blocks of about 1 MiB.
     Data,
     /// Nodes of trees and lists of chunks, read at random: blocks of about 64 KiB, in packs of
     /// their own, so that walking a tree reads little.
@@ -49,6 +49,17 @@ pub trait ChunkWriter: Sync {
     /// Stores the bytes unless they are there already, and names them. They are durable when the
     /// session is committed, not before.
     fn write_chunk(&self, class: Class, bytes: &[u8]) -> Result<ChunkId, RepoError>;
+
+    /// The same for bytes that may well be those of `known`, a chunk that is in the repository:
+    /// if they are, nothing is looked up.
+    fn write_known_chunk(
+        &self,
+        class: Class,
+        bytes: &[u8],
+        _known: Option<ChunkId>,
+    ) -> Result<ChunkId, RepoError> {
+        self.write_chunk(class, bytes)
+    }
 }
 
 /// Chunks in memory: for tests, and for finding a root hash without storing anything.

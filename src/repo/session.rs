@@ -207,9 +207,21 @@ impl<'scope> Session<'_, 'scope, '_> {
 
 impl ChunkWriter for Session<'_, '_, '_> {
     fn write_chunk(&self, class: Class, bytes: &[u8]) -> Result<ChunkId, RepoError> {
+        self.write_known_chunk(class, bytes, None)
+    }
+
+    fn write_known_chunk(
+        &self,
+        class: Class,
+        bytes: &[u8],
+        known: Option<ChunkId>,
+    ) -> Result<ChunkId, RepoError> {
         let shared = self.shared;
         shared.check()?;
         let id = shared.repo.sealer.chunk_id(bytes);
+        if known == Some(id) {
+            return Ok(id);
+        }
         // Claiming the id is one step, so no chunk is written twice in a session.
         if !shared.seen.part(&id).insert(id) {
             return Ok(id);

@@ -75,41 +75,47 @@ pub fn capture(
     mode: Mode,
     ctx: &Context,
 ) -> Result<Captured, Failure> {
-    repo.refresh()?;
     sources.sort_by(|a, b| (a.kind(), a.name()).cmp(&(b.kind(), b.name())));
-    let parent = find_parent(repo, options)?;
     let collector = Arc::new(Collector::new(Arc::clone(&ctx.reporter)));
     let ctx = &Context { reporter: Arc::clone(&collector) as Arc<dyn Reporter>, ..ctx.clone() };
     let time = ctx.clock.now();
-    let manifest = |records: Vec<SourceRecord>, written| Manifest {
-        version: Manifest::VERSION,
-        time,
-        finished: ctx.clock.now(),
-        host: options.host.clone(),
-        application: options.application.clone(),
-        tags: options.tags.clone(),
-        parent: parent.as_ref().map(|parent| parent.id),
-        reason: options.reason.clone(),
-        instant: if sources_agree(&records) { Instant::Exact } else { Instant::Unproven },
-        sources: records,
-        skipped: collector.skipped(),
-        written,
-        program: env!("CARGO_PKG_VERSION").to_owned(),
+    let manifest = |parent: Option<Snapshot>, records: Vec<SourceRecord>, written| {
+        let (skipped, unlisted) = collector.skipped();
+        Manifest {
+            version: Manifest::version(unlisted),
+            time,
+            finished: ctx.clock.now(),
+            host: options.host.clone(),
+            application: options.application.clone(),
+            tags: options.tags.clone(),
+            parent: parent.map(|parent| parent.id),
+            reason: options.reason.clone(),
+            instant: if sources_agree(&records) { Instant::Exact } else { Instant::Unproven },
+            sources: records,
+            skipped,
+            written,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            unlisted,
+        }
     };
     if mode == Mode::DryRun {
-        let scratch = repo.scratch()?;
+        repo.refresh()?;
+        let (parent, scratch) = (find_parent(repo, options)?, repo.scratch()?);
         let records = capture_all(repo, &scratch, sources, parent.as_ref(), &collector, ctx)?;
-        let manifest = manifest(records, Written::default());
+        let manifest = manifest(parent, records, Written::default());
         return Ok(Captured { id: None, manifest, counts: collector.counts() });
     }
     repo.write(options.compression, ctx, |session| {
+        // Not before the session can be seen: from then on nobody removes what is in a snapshot
+        // that is still valid, so what the parent refers to needs no looking up.
+        let parent = find_parent(repo, options)?;
         let records = capture_all(repo, session, sources, parent.as_ref(), &collector, ctx)?;
         if mode == Mode::CommitUnlessEmpty && records.iter().all(is_empty) {
-            let manifest = manifest(records, Written::default());
+            let manifest = manifest(parent, records, Written::default());
             return Ok(Captured { id: None, manifest, counts: collector.counts() });
         }
         session.flush()?;
-        let manifest = manifest(records, session.written());
+        let manifest = manifest(parent, records, session.written());
         let id = session.commit(&manifest.encode()?)?;
         Ok(Captured { id: Some(id), manifest, counts: collector.counts() })
     })

@@ -9,7 +9,7 @@ use super::timeline::{Filter, Timeline};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::ChunkId;
-use crate::repo::{ChunkReader as _, Finding, ReadData, Repo, RepoError};
+use crate::repo::{ChunkReader as _, Finding, ReadData, Repo, RepoError, SeenChunks};
 use crate::source::display_key;
 use crate::tree::{self, Tree, Visit};
 
@@ -52,13 +52,13 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
             return Ok(report);
         }
     };
-    let mut seen = HashSet::new();
+    let mut seen = SeenChunks::default();
     for (id, manifest) in timeline.iter(&Filter::default()) {
         ctx.check_cancelled()?;
         ctx.phase(format!("checking snapshot {}", id.short()), None);
         let snapshot = Snapshot { repo: Arc::clone(repo), id: *id, manifest: manifest.clone() };
         report.snapshots += 1;
-        walk_snapshot(&snapshot, &objects.damaged, &mut seen, &mut report);
+        walk_snapshot(&snapshot, &objects.damaged, &mut seen, &mut report)?;
     }
     Ok(report)
 }
@@ -66,40 +66,49 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
 fn walk_snapshot(
     snapshot: &Snapshot,
     damaged: &HashSet<ChunkId>,
-    seen: &mut HashSet<ChunkId>,
+    seen: &mut SeenChunks,
     report: &mut CheckReport,
-) {
+) -> Result<(), RepoError> {
     for source in &snapshot.manifest.sources {
         let place =
             format!("snapshot {}:/{}/{}", snapshot.id.short(), source.kind.as_str(), source.name);
         for catalogue in [source.catalogue, source.help] {
-            walk_tree(snapshot, catalogue, &place, damaged, seen, report);
+            walk_tree(snapshot, catalogue, &place, damaged, seen, report)?;
         }
         match snapshot.all_trees(source) {
             Ok(trees) => {
                 for record in trees {
                     let place = format!("{place}/{}", record.info.name);
-                    walk_tree(snapshot, record.tree, &place, damaged, seen, report);
+                    walk_tree(snapshot, record.tree, &place, damaged, seen, report)?;
                 }
             }
             Err(error) => report.find(&place, &error),
         }
     }
+    Ok(())
 }
 
-/// Walks one tree, passing over subtrees that were sound before.
+/// Walks one tree, passing over subtrees that were walked before. What is wrong with the tree is
+/// found; only when nobody can say any more what was walked is there an error.
 fn walk_tree(
     snapshot: &Snapshot,
     tree: Tree,
     place: &str,
     damaged: &HashSet<ChunkId>,
-    seen: &mut HashSet<ChunkId>,
+    seen: &mut SeenChunks,
     report: &mut CheckReport,
-) {
+) -> Result<(), RepoError> {
+    let mut failure = None;
     let repo = &*snapshot.repo;
     let mut visit = |visit: Visit<'_>| {
         let (id, key) = match visit {
-            Visit::Node(id) => return seen.insert(id),
+            Visit::Node(id) => {
+                return failure.is_none()
+                    && seen.insert(id).unwrap_or_else(|error| {
+                        failure = Some(error);
+                        false
+                    });
+            }
             Visit::Chunk { id, key } => (id, key),
             Visit::Broken { key, error } => {
                 report.find(&named(place, key), &error);
@@ -119,6 +128,7 @@ fn walk_tree(
         true
     };
     tree::walk(repo, tree, &mut visit);
+    failure.map_or(Ok(()), Err)
 }
 
 fn named(place: &str, key: &[u8]) -> String {

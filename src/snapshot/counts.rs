@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::manifest::Skipped;
+use super::manifest::{Manifest, Skipped};
 use crate::report::{Event, Fate, LeftOut, Reporter};
 use crate::source::{Entry, EntryError, display_key};
 use crate::tree::{Edited, Effect};
@@ -69,7 +69,8 @@ impl Counts {
 pub(super) struct Collector {
     inner: Arc<dyn Reporter>,
     bytes: AtomicU64,
-    skipped: Mutex<Vec<Skipped>>,
+    /// The first items that were skipped, and how many more there were.
+    skipped: Mutex<(Vec<Skipped>, u64)>,
     counts: Mutex<Counts>,
     /// What the paths of single entries are put after.
     prefix: Mutex<String>,
@@ -86,7 +87,7 @@ impl Collector {
         }
     }
 
-    pub(super) fn skipped(&self) -> Vec<Skipped> {
+    pub(super) fn skipped(&self) -> (Vec<Skipped>, u64) {
         lock(&self.skipped).clone()
     }
 
@@ -132,8 +133,12 @@ impl Reporter for Collector {
         };
         match &event {
             Event::Skipped { item, reason } => {
-                let skipped = Skipped { item: item.clone(), reason: reason.clone() };
-                lock(&self.skipped).push(skipped);
+                let (listed, unlisted) = &mut *lock(&self.skipped);
+                if listed.len() < Manifest::SKIPPED_MAX {
+                    listed.push(Skipped { item: item.clone(), reason: reason.clone() });
+                } else {
+                    *unlisted += 1;
+                }
             }
             Event::Progress { bytes, .. } => {
                 self.bytes.fetch_add(*bytes, Ordering::Relaxed);

@@ -9,13 +9,15 @@ use crate::source::Kind;
 use crate::time::Timestamp;
 use crate::tree::Tree;
 
-const VERSION: u8 = 1;
+/// The version of a manifest that lists all that was skipped, and of one that does not.
+const ALL_LISTED: u8 = 1;
+const SOME_UNLISTED: u8 = 2;
 const WHAT: &str = "snapshot manifest";
 
 /// The content of a snapshot object; see `docs/FORMAT.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Version of this layout.
+    /// Version of this layout: [`Manifest::version`].
     pub version: u8,
     /// The instant that the snapshot shows: when the first source's consistent read began.
     pub time: Timestamp,
@@ -35,12 +37,16 @@ pub struct Manifest {
     pub instant: Instant,
     /// What was captured, in order.
     pub sources: Vec<SourceRecord>,
-    /// What could not be read. Not empty: the snapshot is incomplete.
+    /// What could not be read, up to [`Manifest::SKIPPED_MAX`] items. Not empty: the snapshot is
+    /// incomplete.
     pub skipped: Vec<Skipped>,
     /// What the capture added to the repository.
     pub written: Written,
     /// The version of coeval that wrote it.
     pub program: String,
+    /// How many more items could not be read than `skipped` lists.
+    #[serde(skip)]
+    pub unlisted: u64,
 }
 
 /// Why a snapshot was taken.
@@ -128,8 +134,19 @@ pub struct Skipped {
 }
 
 impl Manifest {
-    /// The version that is written.
-    pub const VERSION: u8 = VERSION;
+    /// How many items a manifest lists: a snapshot that lacks a million of them has no need to name
+    /// each, and every command reads all manifests.
+    pub const SKIPPED_MAX: usize = 1000;
+
+    /// The version of the layout, by how many items are not listed.
+    pub const fn version(unlisted: u64) -> u8 {
+        if unlisted == 0 { ALL_LISTED } else { SOME_UNLISTED }
+    }
+
+    /// How many items could not be read.
+    pub const fn missing(&self) -> u64 {
+        self.skipped.len() as u64 + self.unlisted
+    }
 
     /// Whether everything that should have been captured was.
     pub fn is_complete(&self) -> bool {
@@ -168,15 +185,24 @@ impl Manifest {
 
     /// The bytes that are sealed.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
-        codec::encode(WHAT, self)
+        match self.version {
+            ALL_LISTED => codec::encode(WHAT, self),
+            _ => codec::encode(WHAT, &(self, self.unlisted)),
+        }
     }
 
     /// The manifest in these bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        if bytes.first().is_some_and(|version| *version != VERSION) {
-            let reason = "it was written by another version of coeval".to_owned();
-            return Err(FormatError { what: WHAT, reason });
+        match bytes.first() {
+            Some(&ALL_LISTED) | None => codec::decode(WHAT, bytes),
+            Some(&SOME_UNLISTED) => {
+                let (manifest, unlisted): (Self, u64) = codec::decode(WHAT, bytes)?;
+                Ok(Self { unlisted, ..manifest })
+            }
+            Some(_) => {
+                let reason = "it was written by another version of coeval".to_owned();
+                Err(FormatError { what: WHAT, reason })
+            }
         }
-        codec::decode(WHAT, bytes)
     }
 }

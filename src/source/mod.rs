@@ -13,8 +13,8 @@ mod testing;
 
 pub use files::{
     Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
-    Owners, PathFilter, PathList, display_key, escape, group_number, key_of, parse_key,
-    patterns_in, user_number,
+    Owners, PathFilter, PathList, ResolvedList, display_key, escape, group_number, key_of,
+    parse_key, patterns_in, user_number,
 };
 pub(crate) use files::{LIST, OWNERS};
 pub use piped::{Pipe, PipedFile};

@@ -41,9 +41,18 @@ pub trait Reading: Read + Send {
 
     /// Asked once all bytes were read, or reading them failed: what is to be made of it. What is
     /// now known better about the value goes into its head.
-    fn settle(&mut self, read: io::Result<()>, _head: &mut Vec<u8>) -> io::Result<Settled> {
-        read.map(|()| Settled::Stands)
+    fn settle(&mut self, read: io::Result<Outcome>, _head: &mut Vec<u8>) -> io::Result<Settled> {
+        read.map(|_| Settled::Stands)
     }
+}
+
+/// What reading all bytes has given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Bytes that were not read before.
+    New,
+    /// The same as the reading before.
+    Same,
 }
 
 /// What is made of the bytes that were read.

@@ -4,15 +4,14 @@
 //! became of its nodes, as sorted changes. So an edit streams through all levels at once, and
 //! memory holds about one node for each.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::change::{Change, Changes, Content, Value};
 use super::error::TreeError;
 use super::node::{Builder, Child, Item, MAX_LEVEL, Node, Stowed};
+use super::old::{Old, OldNodes, OldStreams};
 use super::shape::Shape;
-use super::stow::{self, Ready};
+use super::stow::{self, Ready, Task};
 use super::{MAX_KEY, Tree};
 use crate::id::ChunkId;
 use crate::repo::{ChunkReader, ChunkWriter, Class};
@@ -66,7 +65,7 @@ pub fn edit_watched(
 ) -> Result<Tree, TreeError> {
     let mut editor = Editor { watch: Some(watch), ..Editor::new(writer, shape) };
     if let Some(tree) = &tree {
-        editor.old = Old::open(reader, tree)?;
+        editor.old = Old::open(reader, tree)?.map(Rc::new);
     }
     run(editor, changes, tree)
 }
@@ -85,14 +84,25 @@ pub fn edit(
 ) -> Result<Tree, TreeError> {
     let mut editor = Editor::new(writer, shape);
     if let Some(tree) = &tree {
-        editor.old = Old::open(reader, tree)?;
+        editor.old = Old::open(reader, tree)?.map(Rc::new);
     }
     run(editor, changes, tree)
 }
 
 fn run(mut editor: Editor<'_>, changes: Changes<'_>, old: Option<Tree>) -> Result<Tree, TreeError> {
     let (writer, shape) = (editor.writer, editor.shape);
-    stow::in_order(writer, shape, checked(changes), |Ready { key, value }| {
+    let mut streams = editor.old.as_ref().map(|old| OldStreams::new(Rc::clone(old)));
+    let tasks = checked(changes).map(|change| {
+        let change = change?;
+        let known = match (&mut streams, &change.value) {
+            (Some(streams), Some(Value { content: Content::Reader(_), .. })) => {
+                streams.get(&change.key)?.filter(|stream| stream.depth == 0)
+            }
+            _ => None,
+        };
+        Ok(Task { change, known: known.map(|stream| stream.root) })
+    });
+    stow::in_order(writer, shape, tasks, |Ready { key, value }| {
         let item =
             value.as_ref().map(|(head, content)| Item::Value { head: head.as_slice(), content });
         if let Some((head, _)) = &value {
@@ -128,101 +138,6 @@ fn too_long(part: &'static str, key: &[u8], length: usize) -> Result<(), TreeErr
     Err(TreeError::TooLong { part, key: key[..key.len().min(MAX_KEY)].to_vec(), length })
 }
 
-/// The tree that is edited.
-struct Old<'a> {
-    reader: &'a dyn ChunkReader,
-    root: Rc<Node>,
-    /// Nodes read last. The editors of neighbouring levels need the same ones at about the same
-    /// time.
-    recent: RefCell<VecDeque<(ChunkId, Rc<Node>)>>,
-}
-
-impl<'a> Old<'a> {
-    const RECENT: usize = 16;
-
-    /// `None` for a tree without entries.
-    fn open(reader: &'a dyn ChunkReader, tree: &Tree) -> Result<Option<Self>, TreeError> {
-        let root = Rc::new(Node::read_root(reader, tree)?);
-        Ok((root.len() > 0).then(|| Self { reader, root, recent: RefCell::default() }))
-    }
-
-    fn child(&self, parent: &Node, at: usize) -> Result<Rc<Node>, TreeError> {
-        let id = parent.child(at).id;
-        let mut recent = self.recent.borrow_mut();
-        if let Some((_, node)) = recent.iter().find(|(known, _)| *known == id) {
-            return Ok(Rc::clone(node));
-        }
-        let node = Rc::new(parent.read_child(self.reader, at)?);
-        recent.truncate(Self::RECENT - 1);
-        recent.push_front((id, Rc::clone(&node)));
-        Ok(node)
-    }
-}
-
-/// Goes forward through the old nodes of one level without reading those that are passed over.
-struct OldNodes {
-    level: u8,
-    /// The root, until it was handed out, where it is itself of this level.
-    root: Option<Rc<Node>>,
-    /// From the root to a node one level above; each with the place of the child to go on with.
-    path: Vec<(Rc<Node>, usize)>,
-}
-
-impl OldNodes {
-    fn new(old: &Old<'_>, level: u8) -> Self {
-        let root = Rc::clone(&old.root);
-        if root.level() == level {
-            Self { level, root: Some(root), path: Vec::new() }
-        } else {
-            Self { level, root: None, path: vec![(root, 0)] }
-        }
-    }
-
-    /// The first node not yet handed out whose last key is not below `from`, or else the last
-    /// node of all; `None` after that one.
-    fn next(&mut self, old: &Old<'_>, from: Option<&[u8]>) -> Result<Option<Rc<Node>>, TreeError> {
-        if let Some(root) = self.root.take() {
-            return Ok(Some(root));
-        }
-        self.leave_finished();
-        if self.path.is_empty() {
-            return Ok(None);
-        }
-        if let Some(from) = from {
-            while self.path.len() > 1
-                && self.path.last().is_some_and(|(node, _)| node.last_key() < Some(from))
-            {
-                self.path.pop();
-            }
-        }
-        while let Some((node, at)) = self.path.last_mut() {
-            if let Some(from) = from {
-                // Past the last key there is still the last node, which an appended entry joins.
-                *at = node.lower_bound(from).clamp(*at, node.len() - 1);
-            }
-            let child = old.child(node, *at)?;
-            if node.level() == self.level + 1 {
-                *at += 1;
-                return Ok(Some(child));
-            }
-            self.path.push((child, 0));
-        }
-        Ok(None)
-    }
-
-    /// Climbs out of nodes whose children have all been handed out.
-    fn leave_finished(&mut self) {
-        while let Some((node, at)) = self.path.last()
-            && *at == node.len()
-        {
-            self.path.pop();
-            if let Some((_, at)) = self.path.last_mut() {
-                *at += 1;
-            }
-        }
-    }
-}
-
 /// The editor of one level.
 struct Level {
     builder: Builder,
@@ -242,7 +157,7 @@ struct Level {
 struct Editor<'a> {
     writer: &'a dyn ChunkWriter,
     shape: &'a Shape,
-    old: Option<Old<'a>>,
+    old: Option<Rc<Old<'a>>>,
     levels: Vec<Level>,
     watch: Option<Watch<'a>>,
 }

@@ -16,6 +16,7 @@ mod edit;
 mod error;
 mod fetch;
 mod node;
+mod old;
 mod read;
 mod shape;
 mod stow;
@@ -24,7 +25,7 @@ mod stream;
 mod tests;
 mod walk;
 
-pub use change::{Change, Changes, Content, Key, Reading, Settled, Value};
+pub use change::{Change, Changes, Content, Key, Outcome, Reading, Settled, Value};
 pub use compare::{Part, Side, compare};
 pub use diff::{Difference, Differences, diff, differences, differences_below};
 pub use edit::{Edited, Effect, Watch, build, edit, edit_watched};

@@ -319,7 +319,7 @@ pub(super) enum Item<'a> {
 }
 
 /// A content as it stands in a tree.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stowed {
     Inline(Vec<u8>),
     Stored(Stream),

@@ -11,6 +11,7 @@ use super::error::TreeError;
 use super::node::Stowed;
 use super::shape::Shape;
 use super::stream::Stower;
+use crate::id::ChunkId;
 use crate::repo::{ChunkWriter, RepoError};
 
 /// Bytes of contents that one thread takes at a time: about as many as are compressed together,
@@ -24,6 +25,13 @@ const ITEMS_AHEAD: usize = 512;
 /// Bytes of contents in memory that wait, before the next is taken.
 const BYTES_AHEAD: usize = 16 << 20;
 
+/// A change whose content is to be stored.
+pub(super) struct Task {
+    pub(super) change: Change,
+    /// A chunk in the repository that may well be all of the content.
+    pub(super) known: Option<ChunkId>,
+}
+
 /// An entry as it stands in a tree; `None` where it is gone.
 pub(super) struct Ready {
     pub(super) key: Key,
@@ -34,13 +42,13 @@ pub(super) struct Ready {
 pub(super) fn in_order(
     writer: &dyn ChunkWriter,
     shape: &Shape,
-    changes: impl Iterator<Item = Result<Change, TreeError>>,
+    tasks: impl Iterator<Item = Result<Task, TreeError>>,
     each: impl FnMut(Ready) -> Result<(), TreeError>,
 ) -> Result<(), TreeError> {
     let stage =
         Stage { writer, shape, stowers: Mutex::default(), given_up: AtomicBool::new(false) };
     rayon::in_place_scope(|scope| {
-        let result = stage.run(scope, changes, each);
+        let result = stage.run(scope, tasks, each);
         stage.given_up.store(result.is_err(), Ordering::Relaxed);
         result
     })
@@ -55,10 +63,10 @@ struct Stage<'a> {
     given_up: AtomicBool,
 }
 
-/// Changes that one thread takes.
+/// Tasks that one thread takes.
 #[derive(Default)]
 struct Batch {
-    changes: Vec<Change>,
+    tasks: Vec<Task>,
     /// About how many bytes their contents have.
     expected: u64,
     /// How many of those are in memory.
@@ -79,21 +87,21 @@ impl Stage<'_> {
     fn run<'scope>(
         &'scope self,
         scope: &rayon::Scope<'scope>,
-        changes: impl Iterator<Item = Result<Change, TreeError>>,
+        tasks: impl Iterator<Item = Result<Task, TreeError>>,
         mut each: impl FnMut(Ready) -> Result<(), TreeError>,
     ) -> Result<(), TreeError> {
         let ahead = 2 * rayon::current_num_threads();
         let items = (ITEMS_AHEAD / ahead).clamp(1, BATCH_ITEMS);
         let mut here = Stower::new(self.writer, self.shape);
         let (mut line, mut batch) = (Line::default(), Batch::default());
-        for change in changes {
-            let change = change?;
-            if line.batches.is_empty() && batch.changes.is_empty() && !self.is_work(&change) {
-                each(stow(&mut here, change)?)?;
+        for task in tasks {
+            let task = task?;
+            if line.batches.is_empty() && batch.tasks.is_empty() && !self.is_work(&task.change) {
+                each(stow(&mut here, task)?)?;
                 continue;
             }
-            batch.add(change);
-            if batch.expected < BATCH_BYTES && batch.changes.len() < items {
+            batch.add(task);
+            if batch.expected < BATCH_BYTES && batch.tasks.len() < items {
                 continue;
             }
             self.begin(scope, std::mem::take(&mut batch), &mut line);
@@ -131,12 +139,12 @@ impl Stage<'_> {
         let stowers = || self.stowers.lock().unwrap_or_else(PoisonError::into_inner);
         let stower = stowers().pop();
         let mut stower = stower.unwrap_or_else(|| Stower::new(self.writer, self.shape));
-        let mut outcome = Vec::with_capacity(batch.changes.len());
-        for change in batch.changes {
+        let mut outcome = Vec::with_capacity(batch.tasks.len());
+        for task in batch.tasks {
             if self.given_up.load(Ordering::Relaxed) {
                 break;
             }
-            outcome.push(stow(&mut stower, change));
+            outcome.push(stow(&mut stower, task));
             if matches!(outcome.last(), Some(Err(_))) {
                 break;
             }
@@ -146,18 +154,18 @@ impl Stage<'_> {
     }
 }
 
-fn stow(stower: &mut Stower<'_>, change: Change) -> Result<Ready, TreeError> {
-    let Change { key, value } = change;
+fn stow(stower: &mut Stower<'_>, task: Task) -> Result<Ready, TreeError> {
+    let Task { change: Change { key, value }, known } = task;
     let Some(Value { mut head, content }) = value else { return Ok(Ready { key, value: None }) };
-    match stower.stow(content, &mut head) {
+    match stower.stow(content, known, &mut head) {
         Ok(stowed) => Ok(Ready { key, value: stowed.map(|stowed| (head, stowed)) }),
         Err(error) => Err(error.of(&key)),
     }
 }
 
 impl Batch {
-    fn add(&mut self, change: Change) {
-        match change.value.as_ref().map(|value| &value.content) {
+    fn add(&mut self, task: Task) {
+        match task.change.value.as_ref().map(|value| &value.content) {
             Some(Content::Inline(bytes)) => {
                 self.held += bytes.len();
                 self.expected += bytes.len() as u64;
@@ -165,7 +173,7 @@ impl Batch {
             Some(Content::Reader(reader)) => self.expected += reader.expected(),
             Some(Content::Stored(_)) | None => {}
         }
-        self.changes.push(change);
+        self.tasks.push(task);
     }
 }
 

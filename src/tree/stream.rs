@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-use super::change::{Content, Reading, Settled};
+use super::change::{Content, Outcome, Reading, Settled};
 use super::error::TreeError;
 use super::node::Stowed;
 use super::shape::Shape;
@@ -56,7 +56,7 @@ pub fn store(
     shape: &Shape,
     source: &mut dyn Read,
 ) -> Result<Content, TreeError> {
-    match Stower::new(writer, shape).stow_stream(source).map_err(StowError::without_key)? {
+    match Stower::new(writer, shape).stow_stream(source, None).map_err(StowError::without_key)? {
         Stowed::Inline(bytes) => Ok(Content::Inline(bytes)),
         Stowed::Stored(stream) => Ok(Content::Stored(stream)),
     }
@@ -109,45 +109,54 @@ impl<'a> Stower<'a> {
     }
 
     /// The content as it stands in a tree; `None` where it cannot be had and the entry is to be
-    /// left out. What is found out about the value goes into its head.
+    /// left out. What is found out about the value goes into its head. `known` is a chunk that may
+    /// well be all of the content.
     pub(super) fn stow(
         &mut self,
         content: Content,
+        known: Option<ChunkId>,
         head: &mut Vec<u8>,
     ) -> Result<Option<Stowed>, StowError> {
         match content {
             Content::Inline(bytes) if bytes.len() <= self.shape.inline_max() => {
                 Ok(Some(Stowed::Inline(bytes)))
             }
-            Content::Inline(bytes) => self.stow_stream(&mut &bytes[..]).map(Some),
+            Content::Inline(bytes) => self.stow_stream(&mut &bytes[..], None).map(Some),
             Content::Stored(stream) if stream.length <= self.shape.inline_max() as u64 => {
                 Err(StowError::TooShort(stream.length))
             }
             Content::Stored(stream) => Ok(Some(Stowed::Stored(stream))),
-            Content::Reader(mut source) => self.stow_reading(&mut *source, head),
+            Content::Reader(mut source) => self.stow_reading(&mut *source, known, head),
         }
     }
 
     fn stow_reading(
         &mut self,
         source: &mut dyn Reading,
+        known: Option<ChunkId>,
         head: &mut Vec<u8>,
     ) -> Result<Option<Stowed>, StowError> {
+        let mut before = None;
         loop {
-            let (read, stowed) = match self.stow_stream(source) {
-                Ok(stowed) => (Ok(()), Some(stowed)),
+            let (read, stowed) = match self.stow_stream(source, known) {
+                Ok(stowed) if before.as_ref() == Some(&stowed) => (Ok(Outcome::Same), Some(stowed)),
+                Ok(stowed) => (Ok(Outcome::New), Some(stowed)),
                 Err(StowError::Source(error)) => (Err(error), None),
                 Err(error) => return Err(error),
             };
             match source.settle(read, head).map_err(StowError::Source)? {
                 Settled::Stands => return Ok(stowed),
                 Settled::LeftOut => return Ok(None),
-                Settled::Again => {}
+                Settled::Again => before = stowed,
             }
         }
     }
 
-    fn stow_stream<R: Read + ?Sized>(&mut self, source: &mut R) -> Result<Stowed, StowError> {
+    fn stow_stream<R: Read + ?Sized>(
+        &mut self,
+        source: &mut R,
+        mut known: Option<ChunkId>,
+    ) -> Result<Stowed, StowError> {
         let mut chunks = self.chunker.chunks(source);
         if let Some(bytes) = chunks.short(self.shape.inline_max()).map_err(StowError::Source)? {
             return Ok(Stowed::Inline(bytes.to_vec()));
@@ -158,7 +167,7 @@ impl<'a> Stower<'a> {
             let size = chunk.bytes.len();
             let piece = match self.zeros {
                 Some(zeros) if chunk.zeros => zeros,
-                _ => lists.store(self.shape.content, chunk.bytes)?,
+                _ => lists.store(self.shape.content, chunk.bytes, known.take())?,
             };
             if chunk.zeros {
                 self.zeros = Some(piece);
@@ -189,11 +198,16 @@ struct List {
 }
 
 impl Lists<'_> {
-    /// Writes a chunk.
-    fn store(&self, class: Class, bytes: &[u8]) -> Result<Piece, RepoError> {
+    /// Writes a chunk, which may be one that is known.
+    fn store(
+        &self,
+        class: Class,
+        bytes: &[u8],
+        known: Option<ChunkId>,
+    ) -> Result<Piece, RepoError> {
         #[expect(clippy::cast_possible_truncation, reason = "chunks are at most 16 MiB")]
         let length = bytes.len() as u32;
-        Ok(Piece { id: self.writer.write_chunk(class, bytes)?, length })
+        Ok(Piece { id: self.writer.write_known_chunk(class, bytes, known)?, length })
     }
 
     /// Enters a chunk into the list of its depth.
@@ -220,7 +234,7 @@ impl Lists<'_> {
                 return Ok(());
             };
             let mut bytes = std::mem::take(&mut list.bytes);
-            let piece = self.store(Class::Node, &bytes[..length])?;
+            let piece = self.store(Class::Node, &bytes[..length], None)?;
             self.enter(depth + 1, piece)?;
             bytes.drain(..length);
             self.levels[depth].bytes = bytes;

@@ -188,10 +188,14 @@ fn print(captured: &Captured, app: &App) -> Result<(), Failure> {
     let (processed, bytes) = (processed.join(", "), size(manifest.bytes()));
     output.line(format!("processed {processed}, {bytes} in {took:.1} s"))?;
     if !manifest.is_complete() {
-        let skipped = count(manifest.skipped.len() as u64, "item");
+        let skipped = count(manifest.missing(), "item");
         output.line(format!("INCOMPLETE: {skipped} could not be read:"))?;
         for skipped in &manifest.skipped {
             output.line(format!("  {}: {}", skipped.item, skipped.reason))?;
+        }
+        if manifest.unlisted > 0 {
+            let more = HumanCount(manifest.unlisted);
+            output.line(format!("  and {more} more, of which the snapshot has only the number"))?;
         }
     }
     match captured.id {
@@ -256,6 +260,7 @@ fn summary(captured: &Captured) -> serde_json::Value {
         "root": manifest.root_hash(),
         "complete": manifest.is_complete(),
         "skipped": manifest.skipped,
+        "skipped_unlisted": manifest.unlisted,
         "excluded": {
             "entries": all.map_or(0, |all| all.entries),
             "folders_not_entered": all.map_or(0, |all| all.folders),

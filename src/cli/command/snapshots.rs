@@ -82,7 +82,7 @@ fn contents(manifest: &Manifest) -> String {
         Reason::Anonymised { of } => text += &format!(" ({} anonymised)", of.short()),
     }
     if !manifest.is_complete() {
-        text += &[" INCOMPLETE: ", &manifest.skipped.len().to_string(), " not read"].concat();
+        text += &[" INCOMPLETE: ", &manifest.missing().to_string(), " not read"].concat();
     }
     text
 }
@@ -111,6 +111,7 @@ pub fn as_json(id: SnapshotId, manifest: &Manifest) -> serde_json::Value {
         "instant": manifest.instant,
         "complete": manifest.is_complete(),
         "skipped": manifest.skipped,
+        "skipped_unlisted": manifest.unlisted,
         "root": manifest.root_hash(),
         "sources": sources.collect::<Vec<_>>(),
         "program_version": manifest.program,

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use intake::Intake;
 pub(super) use place::{Location, PackInfo};
-use store::Store;
+pub(super) use store::Store;
 
 use super::error::RepoError;
 use super::format::segment::Segment;

@@ -30,6 +30,10 @@ pub(in crate::repo) struct PackInfo {
 }
 
 impl Location {
+    /// Stands where only the chunk matters.
+    pub(in crate::repo) const NOWHERE: Self =
+        Self { pack: 0, block: 0, offset: 0, length: 0, inner: 0, size: 0 };
+
     /// Appends the fields as LEB128, 15 to 18 bytes for most chunks of a large repository.
     pub(super) fn write(self, out: &mut Vec<u8>) {
         let Self { pack, block, offset, length, inner, size } = self;

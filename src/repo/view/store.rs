@@ -45,7 +45,7 @@ const CACHE_MOST: usize = 192 << 20;
 const DAMAGED: &str = "damaged";
 
 /// A database with chunks, packs and the segments they came from.
-pub(super) struct Store {
+pub(in crate::repo) struct Store {
     db: DB,
     cache: Cache,
     directory: PathBuf,
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// One in a temporary folder, which vanishes with it.
-    pub(super) fn temporary() -> Result<Self, RepoError> {
+    pub(in crate::repo) fn temporary() -> Result<Self, RepoError> {
         let folder = tempfile::tempdir().map_err(RepoError::Scratch)?;
         let mut store = Self::writable(folder.path())?;
         store.temporary = Some(folder);
@@ -136,7 +136,7 @@ impl Store {
         Ok(self.read(last.transpose(), above)?.unwrap_or(0))
     }
 
-    pub(super) fn locate(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
+    pub(in crate::repo) fn locate(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
         let value = self.db.get_pinned_cf(self.family(CHUNKS), id.as_bytes());
         self.read(value, |bytes| Location::read(bytes))
     }
@@ -213,7 +213,7 @@ impl Store {
     }
 
     /// Takes in chunks, sorted and without duplicates, as a file of their own: durable at once.
-    pub(super) fn ingest(&self, chunks: &[(ChunkId, Location)]) -> Result<(), RepoError> {
+    pub(in crate::repo) fn ingest(&self, chunks: &[(ChunkId, Location)]) -> Result<(), RepoError> {
         let path = self.directory.join("incoming");
         let options = family_options(CHUNKS, &self.cache);
         let mut writer = SstFileWriter::create(&options);

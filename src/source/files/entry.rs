@@ -4,6 +4,8 @@
 //! was restored and captured again has the same root hash: the proof of a restore. What the
 //! kernel alone decides (inode, change time) is in the [`Fingerprint`], in a tree of its own.
 
+use std::time::Duration;
+
 use crate::hint::{ErrorKind, Hint};
 use rustix::fs::{FileType, Stat};
 
@@ -341,9 +343,9 @@ impl Fingerprint {
         }
     }
 
-    /// When anything about the file changed last.
-    pub(super) fn changed(&self) -> Timestamp {
-        self.ctime
+    /// Whether anything about the file changed at about this time.
+    pub(super) fn changed_within(&self, span: Duration, time: Timestamp) -> bool {
+        time.since(self.ctime) < span && self.ctime.since(time) < span
     }
 
     /// That of an entry which is linked to another.

@@ -39,7 +39,7 @@ pub use directory::Directory;
 pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
 pub use owners::{Owners, group_number, user_number};
 pub use path::{display_key, escape, key_of, parse_key};
-pub use select::{PathFilter, PathList, patterns_in};
+pub use select::{PathFilter, PathList, ResolvedList, patterns_in};
 
 use self::capture::Capture;
 use self::owners::Numbers;
@@ -183,15 +183,15 @@ impl Files {
     }
 
     /// Files and folders that were named one by one, the folders with all that is below them.
-    /// Keys are relative to [`PathList`]'s deepest common folder; what is on the way from there
-    /// to what was named is no entry.
+    /// Keys are relative to their deepest common folder; what is on the way from there to what was
+    /// named is no entry.
     pub fn listed(
         name: impl Into<String>,
-        list: PathList,
+        list: ResolvedList,
         options: FilesOptions,
     ) -> Result<Self, Failure> {
-        let (root, list) = list.finish()?;
-        let selection = Selection::listed(list, &options)?;
+        let root = list.base().to_owned();
+        let selection = Selection::listed(list.keys, &options)?;
         let mut header = Header::Listed { path: String::new(), exact: None, options };
         header.move_to(&root);
         let files = Self::with_header(Kind::Storage, name.into(), root, header)?;

@@ -14,7 +14,7 @@ use super::sparse::SparseReader;
 use crate::context::Context;
 use crate::report::Event;
 use crate::time::Timestamp;
-use crate::tree::{Key, Reading, Settled};
+use crate::tree::{Key, Outcome, Reading, Settled};
 
 /// Bytes between two progress reports.
 const PROGRESS_BYTES: u64 = 1 << 20;
@@ -22,6 +22,9 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 const READINGS: u32 = 3;
 /// The coarsest clock by which kernels stamp files: two writes within this may leave one time.
 const TICK: Duration = Duration::from_millis(10);
+/// How long a call that writes may go on: the kernel stamps the file when it begins, copies up to
+/// 2 GiB, and may wait for a disk in between. Also the tick of file systems with a coarser clock.
+const WRITING: Duration = Duration::from_secs(2);
 
 /// The keys of files that could be opened, but not read: they are in no tree, and so must not
 /// pass for unchanged the next time.
@@ -41,6 +44,16 @@ impl Unread {
 
 /// Reads an open file, no further than its size when the reading began: a log that grows faster
 /// than it is read has an end. Reads again what was changed meanwhile.
+///
+/// A reading stands when `fstat` says the same after it as before, and the last change
+/// - lies more than [`WRITING`] before the reading began, or
+/// - lies more than [`TICK`] before it, and the reading before gave the same bytes: these were the
+///   content at the moment between the two.
+///
+/// Writes that began during the reading have then left another time, and those that were under
+/// way have ended or made no progress. What is read of a file that is replaced or deleted
+/// meanwhile is what it was until then, and whole. Writes to a mapped file may leave no time for
+/// half a minute, until the kernel writes the pages back: only the reading after finds these.
 #[derive(Debug)]
 pub(super) struct FileReader {
     file: SparseReader,
@@ -66,42 +79,33 @@ impl FileReader {
         Self { file, key, fingerprint, began, left, readings: 1, read: 0, reported: 0, unread, ctx }
     }
 
-    /// Whether the file is as it was when the reading began; if not, goes back to the beginning of
-    /// what it is now, a few times.
-    fn look_again(&mut self, head: &mut Vec<u8>) -> io::Result<Settled> {
+    /// Whether the reading stands; if not, goes back to the beginning of what the file is now, a
+    /// few times.
+    fn look_again(&mut self, outcome: Outcome, head: &mut Vec<u8>) -> io::Result<Settled> {
         let mut stat = rustix::fs::fstat(&self.file)?;
-        let is_same = |stat: &Stat| Fingerprint::of(stat) == self.fingerprint;
-        if is_same(&stat) {
-            // A change just before the reading may have left the time that one during it would.
-            if !self.is_young(self.began) {
-                return Ok(Settled::Stands);
-            }
-            if self.is_young(self.ctx.clock.now()) {
-                std::thread::sleep(TICK);
-            }
-            stat = rustix::fs::fstat(&self.file)?;
+        let before = self.fingerprint;
+        let enough = if outcome == Outcome::Same { TICK } else { WRITING };
+        if Fingerprint::of(&stat) == before && !before.changed_within(enough, self.began) {
+            return Ok(Settled::Stands);
         }
-        let is_same = is_same(&stat);
         if self.readings == READINGS {
             self.skip("changed while it was read, three times; stored as last read");
             return Ok(Settled::Stands);
         }
+        if Fingerprint::of(&stat).changed_within(TICK, self.ctx.clock.now()) {
+            std::thread::sleep(TICK);
+            stat = rustix::fs::fstat(&self.file)?;
+        }
         self.file.rewind(&stat)?;
         (self.fingerprint, self.left) = (Fingerprint::of(&stat), size(&stat));
         (self.began, self.read, self.readings) = (self.ctx.clock.now(), 0, self.readings + 1);
-        if !is_same {
+        if self.fingerprint != before {
             let before = Entry::decode(head).map_err(io::Error::other)?;
             // No name of another file any more: of that one an earlier state may be stored.
             let now = Entry { link: None, ..Entry::from_stat(EntryKind::File, &stat) };
             *head = Entry { attributes: before.attributes, flags: before.flags, ..now }.encode();
         }
         Ok(Settled::Again)
-    }
-
-    /// Whether the file was changed at about this time.
-    fn is_young(&self, time: Timestamp) -> bool {
-        let changed = self.fingerprint.changed();
-        time.since(changed) < TICK && changed.since(time) < TICK
     }
 
     fn report_bytes(&mut self) {
@@ -138,8 +142,9 @@ impl Reading for FileReader {
         self.left
     }
 
-    fn settle(&mut self, read: io::Result<()>, head: &mut Vec<u8>) -> io::Result<Settled> {
-        let settled = read.and_then(|()| self.look_again(head)).unwrap_or_else(|error| {
+    fn settle(&mut self, read: io::Result<Outcome>, head: &mut Vec<u8>) -> io::Result<Settled> {
+        let settled = read.and_then(|outcome| self.look_again(outcome, head));
+        let settled = settled.unwrap_or_else(|error| {
             self.skip(&format!("cannot be read: {error}"));
             self.unread.add(&self.key);
             Settled::LeftOut
@@ -160,6 +165,7 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use super::super::entry::change_time;
     use super::*;
     use crate::report::Recorder;
 
@@ -169,11 +175,6 @@ mod tests {
         let stat = rustix::fs::fstat(&file).unwrap();
         let head = Entry::from_stat(EntryKind::File, &stat).encode();
         (FileReader::new(file, &stat, b"log".to_vec(), unread.clone(), ctx.clone()), head)
-    }
-
-    /// Long enough for what was written to be old.
-    fn rest() {
-        std::thread::sleep(2 * TICK);
     }
 
     fn recorded() -> (Context, Arc<Recorder>) {
@@ -188,6 +189,45 @@ mod tests {
         bytes
     }
 
+    /// What stands in the end, stored as a tree does it.
+    fn stored(reader: &mut FileReader, head: &mut Vec<u8>) -> Vec<u8> {
+        let mut before = None;
+        loop {
+            let bytes = read(reader);
+            let is_same = before.as_ref() == Some(&bytes);
+            let outcome = if is_same { Outcome::Same } else { Outcome::New };
+            match reader.settle(Ok(outcome), head).unwrap() {
+                Settled::Stands => return bytes,
+                Settled::Again => before = Some(bytes),
+                Settled::LeftOut => panic!("it can be read"),
+            }
+        }
+    }
+
+    /// Has the reading begin long after the last change.
+    fn age(reader: &mut FileReader, path: &Path) {
+        let changed = change_time(&rustix::fs::stat(path).unwrap());
+        reader.began = Timestamp::new(changed.seconds + 2, changed.nanoseconds);
+    }
+
+    #[test]
+    fn an_old_file_is_read_once_and_a_young_one_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "one").unwrap();
+        for readings in [1, 2] {
+            let (ctx, recorder) = recorded();
+            let (mut reader, mut head) = open(&path, &ctx, &Unread::default());
+            let before = head.clone();
+            if readings == 1 {
+                age(&mut reader, &path);
+            }
+            assert_eq!(stored(&mut reader, &mut head), b"one");
+            assert_eq!((reader.readings, head), (readings, before));
+            assert!(recorder.skipped().is_empty());
+        }
+    }
+
     #[test]
     fn a_file_that_changed_while_it_was_read_is_read_again_with_new_metadata() {
         let folder = tempfile::tempdir().unwrap();
@@ -199,34 +239,44 @@ mod tests {
         ];
         for (after, change) in changes {
             std::fs::write(&path, "one line").unwrap();
-            rest();
             let (ctx, recorder) = recorded();
             let (mut reader, mut head) = open(&path, &ctx, &Unread::default());
+            age(&mut reader, &path);
             assert_eq!(read(&mut reader), b"one line");
+            std::thread::sleep(2 * TICK);
             change(&File::options().write(true).open(&path).unwrap());
-            rest();
-            assert_eq!(reader.settle(Ok(()), &mut head).unwrap(), Settled::Again);
-            assert_eq!(read(&mut reader), after.as_bytes());
-            assert_eq!(reader.settle(Ok(()), &mut head).unwrap(), Settled::Stands);
+            assert_eq!(reader.settle(Ok(Outcome::New), &mut head).unwrap(), Settled::Again);
+            assert_eq!(stored(&mut reader, &mut head), after.as_bytes());
             let stat = rustix::fs::stat(&path).unwrap();
             assert_eq!(head, Entry::from_stat(EntryKind::File, &stat).encode());
             assert!(recorder.skipped().is_empty());
         }
     }
 
+    /// The kernel stamps a file when a call that writes begins, so that one under way leaves the
+    /// same time before and after a reading.
     #[test]
-    fn a_file_written_to_just_before_is_read_again() {
+    fn a_write_under_way_is_seen_by_the_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        std::fs::write(&path, "one").unwrap();
-        let (ctx, recorder) = recorded();
-        let (mut reader, mut head) = open(&path, &ctx, &Unread::default());
-        reader.began = reader.fingerprint.changed();
-        assert_eq!(read(&mut reader), b"one");
-        assert_eq!(reader.settle(Ok(()), &mut head).unwrap(), Settled::Again);
-        assert_eq!(read(&mut reader), b"one");
-        assert_eq!(reader.settle(Ok(()), &mut head).unwrap(), Settled::Stands);
-        assert!(recorder.skipped().is_empty());
+        let contents = ["abcdef", "ABcdef", "ABCDef", "ABCDEF"];
+        for (steps, listed) in [(1, false), (2, true)] {
+            std::fs::write(&path, contents[0]).unwrap();
+            let (ctx, recorder) = recorded();
+            let (mut reader, mut head) = open(&path, &ctx, &Unread::default());
+            let mut settled = Settled::Again;
+            for content in &contents[1..=steps] {
+                read(&mut reader);
+                std::fs::write(&path, content).unwrap();
+                reader.fingerprint = Fingerprint::of(&rustix::fs::stat(&path).unwrap());
+                settled = reader.settle(Ok(Outcome::New), &mut head).unwrap();
+            }
+            assert_eq!(settled, Settled::Again);
+            assert_eq!(read(&mut reader), contents[steps].as_bytes());
+            settled = reader.settle(Ok(Outcome::New), &mut head).unwrap();
+            assert_eq!(settled, if listed { Settled::Stands } else { Settled::Again });
+            assert_eq!(!recorder.skipped().is_empty(), listed);
+        }
     }
 
     #[test]
@@ -239,10 +289,8 @@ mod tests {
         let link = Some(b"first".to_vec());
         let mut head = Entry { link, ..Entry::decode(&head).unwrap() }.encode();
         let before = head.clone();
-        reader.began = reader.fingerprint.changed();
-        read(&mut reader);
-        assert_eq!(reader.settle(Ok(()), &mut head).unwrap(), Settled::Again);
-        assert_eq!(head, before);
+        stored(&mut reader, &mut head);
+        assert_eq!((reader.readings, head), (2, before));
     }
 
     #[test]
@@ -256,27 +304,36 @@ mod tests {
         for expected in [Settled::Again, Settled::Again, Settled::Stands] {
             read(&mut reader);
             writer.write_all(b"x").unwrap();
-            assert_eq!(reader.settle(Ok(()), &mut head).unwrap(), expected);
+            assert_eq!(reader.settle(Ok(Outcome::New), &mut head).unwrap(), expected);
         }
         assert_eq!(recorder.skipped(), ["log"]);
     }
 
     #[test]
-    fn a_file_that_vanishes_while_it_is_read_is_read_to_its_end() {
+    fn a_file_that_is_replaced_or_deleted_while_it_is_read_is_what_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        std::fs::write(&path, "one line").unwrap();
-        rest();
-        let (ctx, recorder) = recorded();
-        let (mut reader, mut head) = open(&path, &ctx, &Unread::default());
-        std::fs::remove_file(&path).unwrap();
-        loop {
-            assert_eq!(read(&mut reader), b"one line");
-            if reader.settle(Ok(()), &mut head).unwrap() == Settled::Stands {
-                break;
+        for replacement in [Some("another line"), None] {
+            std::fs::write(&path, "one line").unwrap();
+            let (ctx, recorder) = recorded();
+            let (mut reader, mut head) = open(&path, &ctx, &Unread::default());
+            age(&mut reader, &path);
+            let before = head.clone();
+            assert_eq!(reader.read(&mut [0; 3]).unwrap(), 3);
+            match replacement {
+                Some(content) => {
+                    let new = folder.path().join("new");
+                    std::fs::write(&new, content).unwrap();
+                    std::fs::rename(&new, &path).unwrap();
+                }
+                None => std::fs::remove_file(&path).unwrap(),
             }
+            read(&mut reader);
+            assert_eq!(reader.settle(Ok(Outcome::New), &mut head).unwrap(), Settled::Again);
+            assert_eq!(stored(&mut reader, &mut head), b"one line");
+            assert_eq!(head, before);
+            assert!(recorder.skipped().is_empty());
         }
-        assert!(recorder.skipped().is_empty());
     }
 
     #[test]
@@ -322,14 +379,7 @@ mod tests {
             for _ in 0..200 {
                 let (ctx, recorder) = recorded();
                 let (mut reader, mut head) = open(&path, &ctx, &Unread::default());
-                let bytes = loop {
-                    let bytes = read(&mut reader);
-                    match reader.settle(Ok(()), &mut head).unwrap() {
-                        Settled::Stands => break bytes,
-                        Settled::Again => {}
-                        Settled::LeftOut => panic!("it can be read"),
-                    }
-                };
+                let bytes = stored(&mut reader, &mut head);
                 if recorder.skipped().is_empty() {
                     assert!(bytes == content(bytes[0]), "a mix, without a word");
                     whole += 1;

@@ -24,6 +24,8 @@ struct Counted {
     chunks: MemoryChunks,
     reads: AtomicUsize,
     writes: AtomicUsize,
+    /// Chunks that turned out to be those that they might be.
+    known: AtomicUsize,
 }
 
 impl Counted {
@@ -44,6 +46,17 @@ impl ChunkWriter for Counted {
     fn write_chunk(&self, class: Class, bytes: &[u8]) -> Result<ChunkId, RepoError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.chunks.write_chunk(class, bytes)
+    }
+
+    fn write_known_chunk(
+        &self,
+        class: Class,
+        bytes: &[u8],
+        known: Option<ChunkId>,
+    ) -> Result<ChunkId, RepoError> {
+        let id = self.write_chunk(class, bytes)?;
+        self.known.fetch_add(usize::from(known == Some(id)), Ordering::Relaxed);
+        Ok(id)
     }
 }
 

@@ -107,7 +107,7 @@ impl Read for Restless {
 }
 
 impl Reading for Restless {
-    fn settle(&mut self, read: io::Result<()>, head: &mut Vec<u8>) -> io::Result<Settled> {
+    fn settle(&mut self, read: io::Result<Outcome>, head: &mut Vec<u8>) -> io::Result<Settled> {
         read?;
         head.push(b'+');
         match self.readings.pop() {
@@ -191,4 +191,28 @@ fn a_long_run_of_zeros_is_hashed_and_stored_once() {
     let mut end = Vec::new();
     StreamReader::range(reader, stream, (256 << 20) - 5, 9).read_to_end(&mut end).unwrap();
     assert_eq!(end, [0; 5]);
+}
+
+#[test]
+fn a_content_that_is_read_again_is_compared_with_what_it_was() {
+    let (store, shape) = (Counted::default(), tiny());
+    let model: Model = (0..500_u32)
+        .map(|n| (n.to_be_bytes().to_vec(), (vec![], noise(n.into(), 33 + n as usize % 200))))
+        .collect();
+    let old = built(&store, &shape, &model);
+    // Every third entry is put again, every ninth as another; and some that were not there.
+    let mut again = Model::new();
+    for (key, (head, content)) in model.iter().step_by(3) {
+        let content = if again.len().is_multiple_of(3) { noise(1000, 40) } else { content.clone() };
+        again.insert(key.clone(), (head.clone(), content));
+        again.insert([key, &b"x"[..]].concat(), (vec![], noise(2000, 50)));
+    }
+    let puts = again.clone().into_iter().map(|(key, (head, content))| {
+        Change::put(key, head, Content::Reader(Box::new(io::Cursor::new(content))))
+    });
+    let tree = edit(&store, &store, &shape, Some(old), changes(puts)).unwrap();
+    assert_eq!(store.known.load(Ordering::Relaxed), 111);
+    let mut expected = model;
+    expected.extend(again);
+    assert_eq!(tree, built(&store, &shape, &expected));
 }

@@ -13,41 +13,33 @@ use globset::Candidate;
 use super::{Wanted, compile, is_glob};
 use crate::hint::Failure;
 use crate::source::files::FilesError;
-use crate::source::files::path::{key_of, path_bytes};
+use crate::source::files::path::{child, key_of, path_bytes};
 use crate::source::files::spool::{Spool, SpoolIter};
-use crate::source::sort::{BUDGET, Duplicates, Sorter};
+use crate::source::sort::{BUDGET, Duplicates, SortError, Sorted, Sorter};
 use crate::tree::{Change, Changes, Content, Key};
 
 /// Collects the paths of a list, in any order.
 #[derive(Debug)]
 pub struct PathList {
-    /// The keys of whole paths.
+    /// The names on the way to each, joined like those of a key; some may be `..`.
     sorter: Sorter,
-    /// The deepest folder above all of them.
-    base: Option<Key>,
     count: u64,
-    /// The folder of the last path, as it was named and as it really is.
-    folder: (PathBuf, PathBuf),
 }
 
 impl PathList {
     /// A list without paths.
     pub fn new() -> Self {
-        let sorter = Sorter::new(BUDGET, Duplicates::Number);
-        Self { sorter, base: None, count: 0, folder: Default::default() }
+        Self { sorter: Sorter::new(BUDGET, Duplicates::Number), count: 0 }
     }
 
-    /// Adds an absolute path. Links and `..` on the way to it are resolved; what it names itself
-    /// may be a link, and need not be there.
+    /// Adds an absolute path, which need not be there.
     pub fn push(&mut self, path: &Path) -> Result<(), Failure> {
-        let key = key_of(self.real(path).strip_prefix("/").unwrap_or(path));
-        let key =
-            key.ok_or_else(|| FilesError::PatternPath { pattern: path.display().to_string() })?;
-        let folder = parent(&key);
-        let shared = self.base.as_deref().map_or(folder, |base| common(base, folder));
-        self.base = Some(shared.to_vec());
+        if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
+            return Err(FilesError::PatternPath { pattern: path.display().to_string() }.into());
+        }
+        let names: Vec<&[u8]> = path.iter().skip(1).map(OsStr::as_bytes).collect();
         self.count += 1;
-        Ok(self.sorter.push(&key, &[])?)
+        Ok(self.sorter.push(&names.join(&0), &[])?)
     }
 
     /// Adds what an absolute pattern matches: `*`, `?`, `[…]` and `{…}`, each within one name. One
@@ -79,51 +71,123 @@ impl PathList {
         Ok(())
     }
 
-    /// The deepest folder that is above all paths.
-    pub fn base(&self) -> PathBuf {
-        let base = path_bytes(self.base.as_deref().unwrap_or_default());
-        OsString::from_vec([b"/", base.as_slice()].concat()).into()
-    }
-
     /// Whether no path was added.
     pub const fn is_empty(&self) -> bool {
-        self.base.is_none()
+        self.count == 0
     }
 
-    fn real(&mut self, path: &Path) -> PathBuf {
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        };
-        if self.folder.0 != folder {
-            let real = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-            self.folder = (folder.to_owned(), real);
+    /// Resolves links and `..` on the way to each path; what the path itself names may be a link.
+    pub fn resolve(self) -> Result<ResolvedList, Failure> {
+        let mut folders = Folders::default();
+        let mut real = Sorter::new(BUDGET, Duplicates::Number);
+        let mut base: Option<Key> = None;
+        for named in without_numbers(self.sorter.finish()?) {
+            let key = folders.resolve(&named?);
+            let shared = base.as_deref().map_or(parent(&key), |base| common(base, parent(&key)));
+            if base.as_deref() != Some(shared) {
+                base = Some(shared.to_vec());
+            }
+            real.push(&key, &[])?;
         }
-        self.folder.1.join(name)
-    }
-
-    /// The folder that keys are relative to, and the list of keys without what is below another.
-    pub(in crate::source::files) fn finish(self) -> Result<(PathBuf, List), Failure> {
-        let root = self.base();
-        let base = self.base.map_or(0, |base| base.len());
-        let prefix = if base == 0 { 0 } else { base + 1 };
-        let mut list = List::default();
+        let base = base.unwrap_or_default();
+        let prefix = if base.is_empty() { 0 } else { base.len() + 1 };
+        let mut keys = List::default();
         let mut last: Option<Key> = None;
-        for entry in self.sorter.finish()? {
-            let (mut key, _) = entry?;
-            // Equal ones were numbered by the sorter.
-            key.truncate(key.len() - size_of::<u32>());
+        for key in without_numbers(real.finish()?) {
+            let key = key?;
             if !last.as_deref().is_some_and(|last| is_within(&key, last)) {
-                list.push(&key[prefix.min(key.len())..])?;
+                keys.push(&key[prefix.min(key.len())..])?;
                 last = Some(key);
             }
         }
-        Ok((root, list))
+        Ok(ResolvedList { base: absolute(&base), keys })
     }
+}
+
+/// The keys of a sorter that numbers equal ones.
+fn without_numbers(sorted: Sorted) -> impl Iterator<Item = Result<Key, SortError>> {
+    sorted.map(|entry| {
+        let (mut key, _) = entry?;
+        key.truncate(key.len() - size_of::<u32>());
+        Ok(key)
+    })
+}
+
+/// The folders on the way to the path at hand. Paths come in order, so each folder is looked at
+/// once, however many paths go through it.
+#[derive(Debug, Default)]
+struct Folders {
+    /// The deepest of them, as it was named.
+    named: Key,
+    /// Where the name of each ends, and what its key really is.
+    levels: Vec<(usize, Key)>,
+}
+
+impl Folders {
+    /// How many of them are remembered: those below are looked at for each path.
+    const LEVELS: usize = 256;
+
+    /// The key of a path by its real folders.
+    fn resolve(&mut self, named: &[u8]) -> Key {
+        let (folder, name) = match parent(named) {
+            _ if named.is_empty() || last_name(named) == b".." => (named, None),
+            folder => (folder, Some(last_name(named))),
+        };
+        while self.levels.pop_if(|(end, _)| !is_within(folder, &self.named[..*end])).is_some() {}
+        let known = self.levels.last().map_or(0, |(end, _)| *end);
+        self.named.truncate(known);
+        let mut real = self.levels.last().map_or_else(Key::new, |(_, real)| real.clone());
+        for name in folder[known..].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+            real = step(&real, name);
+            if self.levels.len() < Self::LEVELS {
+                self.named = child(&self.named, name);
+                self.levels.push((self.named.len(), real.clone()));
+            }
+        }
+        match name {
+            Some(name) => child(&real, name),
+            None => real,
+        }
+    }
+}
+
+/// The real key of what a name in a real folder leads to. What is not there, or cannot be looked
+/// at, stays as it was named: the walk will miss it.
+fn step(folder: &[u8], name: &[u8]) -> Key {
+    if name == b".." {
+        return parent(folder).to_vec();
+    }
+    let named = child(folder, name);
+    let path = absolute(&named);
+    let real = fs::read_link(&path).and_then(|_| fs::canonicalize(&path));
+    real.ok().and_then(|real| key_of(real.strip_prefix("/").ok()?)).unwrap_or(named)
+}
+
+fn absolute(key: &[u8]) -> PathBuf {
+    OsString::from_vec([b"/", path_bytes(key).as_slice()].concat()).into()
+}
+
+fn last_name(key: &[u8]) -> &[u8] {
+    key.rsplit(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 impl Default for PathList {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The paths of a list, as they really are and sorted, without those below another.
+#[derive(Debug)]
+pub struct ResolvedList {
+    base: PathBuf,
+    pub(in crate::source::files) keys: List,
+}
+
+impl ResolvedList {
+    /// The deepest folder that is above all of them: keys are relative to it.
+    pub fn base(&self) -> &Path {
+        &self.base
     }
 }
 

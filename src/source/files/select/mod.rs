@@ -30,7 +30,7 @@ use crate::report::{Event, Exclusion, Fate, LeftOut};
 pub use self::filter::PathFilter;
 pub use self::ignore::patterns_in;
 pub(super) use self::list::List;
-pub use self::list::PathList;
+pub use self::list::{PathList, ResolvedList};
 
 /// What becomes of one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
