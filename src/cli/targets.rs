@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::Done;
 use super::app::{App, host};
 use super::config::{dereference, is_name};
@@ -165,6 +167,7 @@ pub fn restore(
         compression: crate::repo::Compression::Auto,
     };
     announce(snapshot, going, app)?;
+    allow_open_files()?;
     let mut destinations: Vec<Destination<'_>> = going
         .iter_mut()
         .map(|going| Destination {
@@ -190,6 +193,17 @@ pub fn restore(
         show_restored(snapshot, &restored, app)?;
     }
     Ok(if app.progress.skipped() > 0 { Done::Incompletely } else { Done::Fully })
+}
+
+/// Lets this process open as many files as it may: a restore holds open every folder on the way to
+/// where it is, twice, and some systems allow a thousand where nobody asks for more.
+fn allow_open_files() -> Result<(), Failure> {
+    let limit = getrlimit(Resource::Nofile);
+    let more = Rlimit { current: limit.maximum, ..limit };
+    setrlimit(Resource::Nofile, more).map_err(|error| {
+        let text = format!("cannot raise the limit of open files: {error}");
+        Failure::message(ErrorKind::Failed, text, None)
+    })
 }
 
 /// Whether a restore only says what it would do.

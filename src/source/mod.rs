@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::tree::{Changes, Content, EachRun, Key, Stream};
+use crate::tree::{Changes, Content, EachRun, Key, Sought, Value};
 
 /// Which part of an application a source is: the first folder of its paths in a snapshot.
 #[derive(
@@ -195,7 +195,10 @@ pub trait Plan {
 
     /// Gets many stored contents in the order in which they are quickest to get, and hands over
     /// their bytes from several threads at once: see [`tree::fetch`](crate::tree::fetch()).
-    fn fetch(&self, streams: &[Stream], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure>;
+    fn fetch(&self, sought: &[Sought], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure>;
+
+    /// What the target had at a key of one of the trees before the restore.
+    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure>;
 
     /// Whether the target's [leftovers](Target::leftovers) have this content at this key.
     fn is_left(&self, key: &[u8], content: &Content) -> Result<bool, Failure>;

@@ -11,7 +11,7 @@ use crate::repo::{ChunkReader, Scratch};
 use crate::snapshot::manifest::SourceRecord;
 use crate::snapshot::opened::{self, Snapshot, TreeRecord};
 use crate::source::{Description, Kind, Plan, TreeInfo};
-use crate::tree::{self, Change, Changes, Content, Difference, EachRun, Stream, Tree};
+use crate::tree::{self, Change, Changes, Content, Difference, EachRun, Sought, Tree, Value};
 
 /// A set of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,8 +205,13 @@ impl Plan for TreeChanges<'_> {
         })))
     }
 
-    fn fetch(&self, streams: &[Stream], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure> {
-        tree::fetch(&*self.snapshot.repo, streams, ctx.jobs, each)
+    fn fetch(&self, sought: &[Sought], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure> {
+        tree::fetch(&*self.snapshot.repo, sought, ctx.jobs, each)
+    }
+
+    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure> {
+        let Some(present) = self.present.get(&tree.name) else { return Ok(None) };
+        Ok(tree::get(&*self.snapshot.repo, *present, key)?)
     }
 
     fn is_left(&self, key: &[u8], content: &Content) -> Result<bool, Failure> {

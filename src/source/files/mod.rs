@@ -6,6 +6,7 @@
 //! can bring back (inode, change time) and would make equal directories look different.
 
 mod attributes;
+mod batch;
 mod capture;
 mod commit;
 mod directory;

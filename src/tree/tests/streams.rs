@@ -192,3 +192,47 @@ fn a_long_run_of_zeros_is_hashed_and_stored_once() {
     StreamReader::range(reader, stream, (256 << 20) - 5, 9).read_to_end(&mut end).unwrap();
     assert_eq!(end, [0; 5]);
 }
+
+#[test]
+fn what_two_streams_have_in_common_is_not_fetched() {
+    let (store, shape) = (Counted::default(), tiny());
+    let old = noise(1, 100_000);
+    let mut new = old.clone();
+    new.splice(50_000..50_010, *b"inserted, and longer");
+    let stream = |bytes: &[u8]| match store_(&store, &shape, bytes) {
+        Content::Stored(stream) => stream,
+        other => panic!("{other:?}"),
+    };
+    let (have, want) = (stream(&old), stream(&new));
+    for at_hand in [None, Some(have), Some(want)] {
+        let found = std::sync::Mutex::new((vec![0; new.len()], 0));
+        let source = if at_hand == Some(want) { &new } else { &old };
+        let each = |run: Run<'_>| {
+            let mut found = found.lock().unwrap();
+            match run {
+                Run::Bytes(bytes, places) => {
+                    for place in places {
+                        let start = usize::try_from(place.offset).unwrap();
+                        found.0[start..start + bytes.len()].copy_from_slice(bytes);
+                        found.1 += bytes.len();
+                    }
+                }
+                Run::AtHand { place, from, length } => {
+                    let [to, from, length] =
+                        [place.offset, from, length].map(|n| usize::try_from(n).unwrap());
+                    found.0[to..to + length].copy_from_slice(&source[from..from + length]);
+                }
+            }
+            Ok(())
+        };
+        let sought = [Sought { stream: want, at_hand }];
+        fetch(&store, &sought, 2, &each).unwrap();
+        let (bytes, fetched) = found.into_inner().unwrap();
+        assert!(bytes == new);
+        match at_hand {
+            None => assert_eq!(fetched, new.len()),
+            Some(stream) if stream == want => assert_eq!(fetched, 0),
+            Some(_) => assert!((1..2_000).contains(&fetched), "{fetched}"),
+        }
+    }
+}
