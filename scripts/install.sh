@@ -3,7 +3,8 @@
 #   scripts/install.sh build      to build: C and C++ compiler, libclang (RocksDB's bindings)
 #   scripts/install.sh demo       the same, and python3-venv, sqlite3
 #   scripts/install.sh postgres   only a PostgreSQL server and its tools
-#   scripts/install.sh test       all of it, gnupg, git, and what files are tested with: rsync, setfacl
+#   scripts/install.sh test       all of it, gnupg, git, and what files are tested with: rsync, setfacl,
+#                               bsdtar, fusermount3
 #   scripts/install.sh check      to build, and cargo-deny, built once into the build cache
 #   scripts/install.sh bench      to build, and what is measured against: restic, borg, PostgreSQL, GNU time
 #   scripts/install.sh peers      the same, and rustic and bupstash, built once into the build cache
@@ -14,7 +15,7 @@ case ${1:-} in
   build) wanted="cc c++ clang libclang" ;;
   demo) wanted="cc c++ clang libclang venv sqlite3" ;;
   postgres) wanted="postgres" ;;
-  test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl" ;;
+  test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl bsdtar fusermount3" ;;
   check) wanted="cc c++ clang libclang" ;;
   bench) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time" ;;
   peers) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time pkg-config libsodium" ;;
@@ -31,6 +32,7 @@ have() {
       /Library/Developer/CommandLineTools/usr/lib/libclang.dylib ;;
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     postgres) command -v initdb >/dev/null || any_file /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb ;;
+    fusermount3) [ "$(uname)" != Linux ] || command -v fusermount3 >/dev/null ;;
     time) [ -x /usr/bin/time ] ;;   # the shell has one of its own
     libsodium) pkg-config --exists libsodium 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
@@ -43,6 +45,9 @@ package() {
     apt-get:cc | apt-get:c++) echo build-essential ;;
     apt-get:libclang) echo libclang-dev ;;
     apt-get:setfacl | dnf:setfacl | pacman:setfacl) echo acl ;;
+    apt-get:bsdtar) echo libarchive-tools ;;
+    pacman:bsdtar | brew:bsdtar) echo libarchive ;;
+    apt-get:fusermount3 | dnf:fusermount3 | pacman:fusermount3) echo fuse3 ;;
     apt-get:venv) echo python3-venv ;;
     apt-get:gpg) echo gnupg ;;
     apt-get:postgres) echo postgresql postgresql-client ;;

@@ -32,8 +32,8 @@ fn an_application_is_backed_up_wrecked_restored_and_undone() {
     for line in [
         r#"M  /database/main/users/1  name: "ada" → "Ada""#,
         "-  /database/main/users/3",
-        "+  /storage/documents/new.txt",
-        "-  /storage/documents/sub/b.txt",
+        "+  /storage/documents/new.txt  4 B",
+        "-  /storage/documents/sub/b.txt  6 B",
         "/database/main/users: 0 added, 1 removed, 1 changed",
     ] {
         assert!(diff.lines().any(|found| found == line), "{line} is not in\n{diff}");

@@ -136,7 +136,7 @@ fn a_signal_stops_the_work_before_anything_is_committed() {
     world.write("coeval.toml", &format!("{config}\n[hooks]\nbefore = [\"kill -INT $PPID\"]\n"));
     let complaint = world.fails(1, &["backup"]);
     assert!(complaint.contains("interrupted; nothing was committed"), "{complaint}");
-    let twice = "\n[hooks]\nbefore = [\"kill -TERM $PPID; kill -TERM $PPID\"]\n";
+    let twice = "\n[hooks]\nbefore = [\"kill -TERM $PPID; sleep 0.2; kill -TERM $PPID\"]\n";
     world.write("coeval.toml", &format!("{config}{twice}"));
     let output = world.run(&["backup"]);
     assert_eq!(output.status.signal(), Some(15), "the second signal kills");

@@ -236,7 +236,10 @@ impl Change {
                 Modifier::Metadata
             };
             change.details = differing(old, new);
-            change.time = Detail::of("time", old.mtime.to_local(), new.mtime.to_local());
+            let local = [old.mtime.to_local(), new.mtime.to_local()];
+            let exact = [old.mtime.to_rfc3339(), new.mtime.to_rfc3339()];
+            let [before, after] = if local[0] == local[1] { exact } else { local };
+            change.time = Detail::of("time", before, after);
         }
         change.before = before.map(|(_, file)| file);
         change.after = after.map(|(_, file)| file);
@@ -354,12 +357,13 @@ mod tests {
     use super::*;
     use crate::time::Timestamp;
 
-    fn value(kind: EntryKind, mode: u16, seconds: i64, content: &str) -> Option<Value> {
+    fn value(kind: EntryKind, mode: u16, seconds: i64, content: &str) -> Value {
         let entry = Entry::new(kind, mode, 0, 0, Timestamp::new(seconds, 0));
-        Some(Value { head: entry.encode(), content: Content::Inline(content.into()) })
+        Value { head: entry.encode(), content: Content::Inline(content.into()) }
     }
 
-    fn change(old: Option<Value>, new: Option<Value>) -> (char, String) {
+    fn change(old: impl Into<Option<Value>>, new: impl Into<Option<Value>>) -> (char, String) {
+        let (old, new) = (old.into(), new.into());
         let change = Change::of_file(&Difference { key: b"f".to_vec(), old, new }).unwrap();
         (change.modifier.letter(), change.text(Times::Alone))
     }

@@ -21,7 +21,7 @@ mod places;
 mod progress;
 mod records;
 mod sources;
-mod tar;
+mod tarball;
 mod targets;
 mod unlock;
 

@@ -90,6 +90,7 @@ pub struct Part<'a> {
     /// Which entry, with all that is below it.
     pub key: &'a [u8],
     /// What that is called in the tar: `.` for a folder that becomes the one it is extracted in.
+    /// All names then begin with `./`, else GNU tar sets the folder's time too early.
     pub name: &'a [u8],
 }
 
@@ -316,9 +317,6 @@ impl Names<'_> {
             below => below.strip_prefix(&[0])?,
         };
         let below = below.iter().map(|&byte| if byte == 0 { b'/' } else { byte });
-        if self.name == b"." {
-            return Some(below.collect());
-        }
         Some(self.name.iter().copied().chain([b'/']).chain(below).collect())
     }
 

@@ -6,6 +6,7 @@
 //! again. So a folder may have a million entries, and the kernel may know them all.
 
 mod adapter;
+mod answers;
 mod contents;
 mod files;
 mod links;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL};
 
-use self::adapter::Mounted;
+use self::answers::Mounted;
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::repo::Repo;

@@ -64,13 +64,14 @@ impl Luck {
         failures.is_multiple_of(Self::PROBE)
     }
 
-    /// What became of a block that was tried.
-    pub(super) fn learn(&self, shrank: bool) {
-        if shrank {
-            self.0.store(0, Ordering::Relaxed);
-        } else {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
+    /// A block that was tried became shorter.
+    pub(super) fn shrank(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// One did not.
+    pub(super) fn failed(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -82,15 +83,12 @@ mod tests {
     fn what_does_not_shrink_is_hardly_tried_until_it_does_again() {
         let luck = Luck::default();
         let tried = |blocks| {
-            (0..blocks)
-                .filter(|_| Compression::Auto.tries(&luck))
-                .map(|_| luck.learn(false))
-                .count()
+            (0..blocks).filter(|_| Compression::Auto.tries(&luck)).map(|_| luck.failed()).count()
         };
         assert_eq!(tried(3), 3);
         assert!((50..80).contains(&tried(1000)), "about one in sixteen");
         assert!(Compression::Better.tries(&luck) && !Compression::Off.tries(&luck));
-        luck.learn(true);
+        luck.shrank();
         assert!(Compression::Fast.tries(&luck));
     }
 }

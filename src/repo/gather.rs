@@ -103,7 +103,11 @@ impl Gatherer {
         let Gathered { bytes, chunks } = gathered;
         let block = if self.compression.tries(&self.luck) {
             let block = codec.encoder.encode(&bytes)?;
-            self.luck.learn(block::is_compressed(&block));
+            if block::is_compressed(&block) {
+                self.luck.shrank();
+            } else {
+                self.luck.failed();
+            }
             block
         } else {
             block::store(&bytes)?

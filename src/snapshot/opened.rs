@@ -103,7 +103,7 @@ impl Snapshot {
     }
 
     /// What only helps the next capture.
-    pub(super) fn aids(&self, source: &SourceRecord) -> Result<Vec<TreeRecord>, Failure> {
+    pub fn aids(&self, source: &SourceRecord) -> Result<Vec<TreeRecord>, Failure> {
         self.list(source.help)
     }
 

@@ -184,6 +184,7 @@ fn stream_of(bytes: &[u8]) -> Stream {
 }
 
 impl Difference<'_> {
+    #[expect(clippy::type_complexity, reason = "what a tree holds, or nothing, by key")]
     fn naive(&self, tree: &TreeInfo) -> BTreeMap<Key, Option<(Vec<u8>, Vec<u8>)>> {
         let empty = Tree::new();
         let now = self.now.trees.get(&tree.name).unwrap_or(&empty);

@@ -75,7 +75,7 @@ struct Line {
     held: usize,
 }
 
-impl<'a> Stage<'a> {
+impl Stage<'_> {
     fn run<'scope>(
         &'scope self,
         scope: &rayon::Scope<'scope>,

@@ -1,6 +1,8 @@
 //! One tree with everything that a file can be, and a walk that writes down all there is to see of
 //! a tree: two are the same if their descriptions are.
 
+#![allow(dead_code, reason = "each file of tests needs a part of it")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -9,7 +9,7 @@ use crate::cli::error::{OutputError, failed, usage};
 use crate::cli::output::{count, size};
 use crate::cli::places::lossless;
 use crate::cli::sources::absolute;
-use crate::cli::tar;
+use crate::cli::tarball;
 use crate::export::package::{self, ExportOptions, Exported, SecretsPolicy};
 use crate::export::snapshot::SnapshotContents;
 use crate::hint::Failure;
@@ -81,12 +81,12 @@ fn as_tar(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure
     let snapshot = app.snapshot(&repo, &wanted.snapshot)?;
     if args.output == Path::new("-") {
         let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
-        let written = tar::write(&snapshot, &wanted.path, &mut out, app)?;
+        let written = tarball::write(&snapshot, &wanted.path, &mut out, app)?;
         out.flush().map_err(OutputError)?;
         return Ok(written.done);
     }
     let path = absolute(&args.output)?;
-    let written = into_file(&path, |out| tar::write(&snapshot, &wanted.path, out, app))?;
+    let written = into_file(&path, |out| tarball::write(&snapshot, &wanted.path, out, app))?;
     app.progress.finish();
     if app.output.is_json() {
         app.output.json(&serde_json::json!({

@@ -70,7 +70,7 @@ impl<'a> Links<'a> {
 
 /// The changes that follow for names that stay in the target while the first name of their file
 /// is changed or removed: the first of them is that from now on.
-pub(super) fn orphans<'a>(reader: &'a dyn ChunkReader, old: Tree, new: Tree) -> Changes<'a> {
+pub(super) fn orphans(reader: &dyn ChunkReader, old: Tree, new: Tree) -> Changes<'_> {
     let mut heirs: HashMap<Key, Option<Key>> = HashMap::new();
     let mut settle = move |key: Key, value: Value| -> Result<Option<Change>, Failure> {
         let mut entry = Entry::decode(&value.head)?;

@@ -216,7 +216,8 @@ impl Staged {
         self.stale.load(Ordering::Acquire)
     }
 
-    /// Writes a run of bytes, and finishes the file if it was the last.
+    /// Writes a run of bytes, unless it is `zero`, and finishes the file if it was the last.
+    #[expect(clippy::fn_params_excessive_bools, reason = "there is one, and it is explained")]
     fn write(
         &self,
         offset: u64,

@@ -70,7 +70,8 @@ impl FileReader {
     /// what it is now, a few times.
     fn look_again(&mut self, head: &mut Vec<u8>) -> io::Result<Settled> {
         let mut stat = rustix::fs::fstat(&self.file)?;
-        if Fingerprint::of(&stat) == self.fingerprint {
+        let is_same = |stat: &Stat| Fingerprint::of(stat) == self.fingerprint;
+        if is_same(&stat) {
             // A change just before the reading may have left the time that one during it would.
             if !self.is_young(self.began) {
                 return Ok(Settled::Stands);
@@ -80,6 +81,7 @@ impl FileReader {
             }
             stat = rustix::fs::fstat(&self.file)?;
         }
+        let is_same = is_same(&stat);
         if self.readings == READINGS {
             self.skip("changed while it was read, three times; stored as last read");
             return Ok(Settled::Stands);
@@ -87,10 +89,12 @@ impl FileReader {
         self.file.rewind(&stat)?;
         (self.fingerprint, self.left) = (Fingerprint::of(&stat), size(&stat));
         (self.began, self.read, self.readings) = (self.ctx.clock.now(), 0, self.readings + 1);
-        let before = Entry::decode(head).map_err(io::Error::other)?;
-        // No name of another file any more: of that one an earlier state may be stored.
-        let now = Entry { link: None, ..Entry::from_stat(EntryKind::File, &stat) };
-        *head = Entry { attributes: before.attributes, flags: before.flags, ..now }.encode();
+        if !is_same {
+            let before = Entry::decode(head).map_err(io::Error::other)?;
+            // No name of another file any more: of that one an earlier state may be stored.
+            let now = Entry { link: None, ..Entry::from_stat(EntryKind::File, &stat) };
+            *head = Entry { attributes: before.attributes, flags: before.flags, ..now }.encode();
+        }
         Ok(Settled::Again)
     }
 
@@ -148,6 +152,8 @@ impl Reading for FileReader {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a file for a test needs not be durable")]
+#[expect(clippy::type_complexity, reason = "a table of changes and what follows from them")]
 mod tests {
     use std::io::Write as _;
     use std::os::unix::fs::FileExt as _;
@@ -221,6 +227,22 @@ mod tests {
         assert_eq!(read(&mut reader), b"one");
         assert_eq!(reader.settle(Ok(()), &mut head).unwrap(), Settled::Stands);
         assert!(recorder.skipped().is_empty());
+    }
+
+    #[test]
+    fn a_further_name_stays_one_when_it_is_read_again_unchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "one").unwrap();
+        let (ctx, _) = recorded();
+        let (mut reader, head) = open(&path, &ctx, &Unread::default());
+        let link = Some(b"first".to_vec());
+        let mut head = Entry { link, ..Entry::decode(&head).unwrap() }.encode();
+        let before = head.clone();
+        reader.began = reader.fingerprint.changed();
+        read(&mut reader);
+        assert_eq!(reader.settle(Ok(()), &mut head).unwrap(), Settled::Again);
+        assert_eq!(head, before);
     }
 
     #[test]

@@ -95,9 +95,10 @@ impl<'a> Stage<'a> {
         };
         let entry = decode(&key, &value.head)?;
         let live = self.live(&name);
-        match live {
-            true => self.applied.updated += 1,
-            false => self.applied.inserted += 1,
+        if live {
+            self.applied.updated += 1;
+        } else {
+            self.applied.inserted += 1;
         }
         match entry.kind {
             EntryKind::Directory => {
@@ -113,7 +114,7 @@ impl<'a> Stage<'a> {
                 self.add_file(name, key, entry, value.content)?;
             }
             _ => {
-                if self.make_special(name, &key, &entry)? {
+                if self.make_special(&name, &key, &entry)? {
                     self.journal(&key, Some(&value.head))?;
                 }
                 self.count(1);
@@ -275,21 +276,21 @@ impl<'a> Stage<'a> {
     /// Makes what is neither a file nor a directory, at once; says whether that was possible.
     fn make_special(
         &mut self,
-        name: CString,
+        name: &CString,
         key: &[u8],
         entry: &Entry,
     ) -> Result<bool, FilesError> {
         let folder = self.mirror()?;
         if let Some(first) = &entry.link {
-            match link(self.staging, first, entry, folder.as_fd(), &name) {
+            match link(self.staging, first, entry, folder.as_fd(), name) {
                 Ok(()) => {
-                    note_linked(self.staging, key, entry, folder.as_fd(), &name)?;
+                    note_linked(self.staging, key, entry, folder.as_fd(), name)?;
                     return Ok(true);
                 }
                 Err(reason) => self.staging.note(key, [(Loss::Link, reason)])?,
             }
         }
-        let losses = write::special(folder.as_fd(), &name, entry)
+        let losses = write::special(folder.as_fd(), name, entry)
             .map_err(|e| self.staging.error(key, "make", e))?;
         let made = !losses.iter().any(|(loss, _)| *loss == Loss::Entry);
         self.staging.note(key, losses)?;

@@ -73,10 +73,7 @@ pub(super) fn run(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if hole && !data.is_empty() {
             file.write_all_at(&bytes[data.clone()], offset + data.start as u64)?;
         }
-        data = match hole {
-            true => to..to,
-            false => data.start..to,
-        };
+        data = if hole { to..to } else { data.start..to };
         from = to;
     }
     if data.is_empty() {

@@ -17,18 +17,18 @@ proptest! {
         apply(&mut after, &edit);
         let old = before.as_ref().map(|before| built(&store, &shape, before));
         let new = built(&store, &shape, &after);
-        let (mut chunks, mut bytes) = (BTreeMap::<ChunkId, i64>::new(), 0_i64);
+        let (mut chunks, mut bytes) = (BTreeMap::<ChunkId, i64>::new(), 0_i128);
         for id in old.map(|old| needed(&store, old)).unwrap_or_default() {
             *chunks.entry(id).or_default() += 1;
         }
         for (_, content) in before.iter().flat_map(BTreeMap::values) {
-            bytes += content.len() as i64;
+            bytes += content.len() as i128;
         }
         compare(&store, old, Some(new), &mut |side, part| {
             let sign = if side == Side::New { 1 } else { -1 };
             match part {
                 Part::Chunk(id) => *chunks.entry(id).or_default() += sign,
-                Part::Entry { length, .. } => bytes += sign * length as i64,
+                Part::Entry { length, .. } => bytes += i128::from(sign) * i128::from(length),
             }
             Ok(())
         })
@@ -39,7 +39,7 @@ proptest! {
             *expected.entry(id).or_default() += 1;
         }
         prop_assert_eq!(chunks, expected);
-        prop_assert_eq!(bytes, after.values().map(|(_, content)| content.len() as i64).sum::<i64>());
+        prop_assert_eq!(bytes, after.values().map(|(_, content)| content.len() as i128).sum::<i128>());
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl PathFilter {
     }
 
     /// Whether it takes up the entry with this key.
+    #[expect(clippy::fn_params_excessive_bools, reason = "there is one, and its callers name it")]
     pub fn admits(&self, key: &[u8], is_directory: bool) -> bool {
         let path = path_bytes(key);
         let matches = |patterns: &Ignore| {

@@ -14,13 +14,14 @@ struct Wish(Captured);
 impl Wish {
     fn new(root: &Path) -> Self {
         fs::create_dir_all(root).unwrap();
-        let mut wanted = Captured::default();
-        wanted.description = storage(root).begin(&later()).unwrap();
+        let description = storage(root).begin(&later()).unwrap();
+        let mut wanted = Captured { description, ..Captured::default() };
         wanted.trees.insert(TREE.to_owned(), testing::Tree::new());
         let wish = Self(wanted);
         wish.put(b"", entry(EntryKind::Directory, 0o755), b"")
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "entries are made where they are put")]
     fn put(mut self, key: &[u8], entry: Entry, bytes: &[u8]) -> Self {
         let tree = self.0.trees.get_mut(TREE).unwrap();
         tree.insert(key.to_vec(), (entry.encode(), bytes.to_vec()));
