@@ -481,6 +481,23 @@ mod tests {
     }
 
     #[test]
+    fn sizes_and_names_beyond_ustar_are_read_back() {
+        let name = ["long"; 50].join("/");
+        let entry = Entry::new(EntryKind::File, 0o644, 4_000_000_000, 7, Timestamp::new(5, 0));
+        for length in [USTAR_MAX, USTAR_MAX + 1, 1 << 40] {
+            let mut bytes = Vec::new();
+            let owners = Owners::default();
+            let name = name.as_bytes();
+            let member = Member { name, entry: &entry, length, owners: &owners, link: None };
+            Tarball::new(&mut bytes).header(&member).unwrap();
+            let mut archive = tar::Archive::new(&bytes[..]);
+            let read = archive.entries().unwrap().next().unwrap().unwrap();
+            assert_eq!((read.size(), &*read.path_bytes()), (length, name));
+            assert_eq!(read.header().uid().unwrap(), 4_000_000_000);
+        }
+    }
+
+    #[test]
     fn access_control_lists_are_written_as_setfacl_reads_them() {
         let mut value = vec![2, 0, 0, 0];
         for (tag, bits, id) in [
