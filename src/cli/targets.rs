@@ -19,7 +19,7 @@ use crate::snapshot::{
     Selection, Snapshot, SourceRecord, TreePlan,
 };
 use crate::source::record::DatabaseHeader;
-use crate::source::{Applied, Directory, Extras, Files, Kind, PathFilter, Target};
+use crate::source::{Applied, Directory, Extras, Files, Kind, Owners, PathFilter, Target};
 
 /// A source of a snapshot with the target it goes into.
 pub struct Going {
@@ -29,6 +29,8 @@ pub struct Going {
     extras: Extras,
     overwrite: Overwrite,
     paths: PathFilter,
+    /// The names of the owners of files, where those count.
+    owners: Option<Owners>,
     /// The target as people and a later `undo` read it.
     place: String,
     target: Box<dyn Target>,
@@ -46,6 +48,9 @@ impl Going {
         let mut files = Files::described(source.kind, &source.name, &description, root)?;
         if let Some(list) = snapshot.list_of_files(source)? {
             files = files.with_list(list)?;
+        }
+        if let Some(left_out) = snapshot.left_out(source)? {
+            files = files.with_left_out(left_out)?;
         }
         let place = files.root().display().to_string();
         let target = Box::new(Directory::new(files));
@@ -77,6 +82,7 @@ impl Going {
             extras,
             overwrite: Overwrite::Always,
             paths: PathFilter::default(),
+            owners: None,
             place,
             target,
         }
@@ -94,6 +100,17 @@ impl Going {
     pub fn by(mut self, overwrite: Overwrite, paths: PathFilter) -> Self {
         (self.overwrite, self.paths) = (overwrite, paths);
         self
+    }
+
+    /// The same, but files go to the owners and groups that are called as they were called where
+    /// the snapshot was taken.
+    pub fn owned_by_name(mut self, snapshot: &Snapshot) -> Result<Self, Failure> {
+        if self.kind != Kind::Database
+            && let Some(source) = snapshot.manifest.source(self.kind, &self.name)
+        {
+            self.owners = Some(snapshot.owners(source)?);
+        }
+        Ok(self)
     }
 }
 
@@ -178,6 +195,7 @@ pub fn restore(
             extras: going.extras,
             overwrite: going.overwrite,
             paths: going.paths.clone(),
+            owners: going.owners.clone(),
         })
         .collect();
     if dry_run == DryRun::Yes {
@@ -280,11 +298,16 @@ fn show_restored(snapshot: &Snapshot, restored: &Restored, app: &App) -> Result<
             "snapshot_id": snapshot.id.to_string(),
             "snapshot_time": snapshot.manifest.time.to_rfc3339(),
             "applied": restored.applied,
+            "bytes_fetched": restored.bytes_fetched,
             "verified": restored.verified,
             "before": restored.before.map(|id| id.to_string()),
         }));
     }
     output.detail(format!("restored: {}", changes(restored.applied)))?;
+    if restored.bytes_fetched > 0 {
+        let fetched = size(restored.bytes_fetched);
+        output.verbose(format!("  {fetched} of contents fetched from the repository"))?;
+    }
     let mut verified = restored.verified.iter().peekable();
     while let Some(first) = verified.next() {
         let mut trees = vec![first];

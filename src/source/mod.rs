@@ -16,7 +16,7 @@ pub use files::{
     Owners, PathFilter, PathList, display_key, escape, group_number, key_of, parse_key,
     patterns_in, user_number,
 };
-pub(crate) use files::{LIST, OWNERS};
+pub(crate) use files::{LEFT_OUT, LIST, OWNERS};
 pub use piped::{Pipe, PipedFile};
 pub use postgres::{Postgres, PostgresError, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteError, SqliteTarget};
@@ -195,7 +195,12 @@ pub trait Plan {
 
     /// Gets many stored contents in the order in which they are quickest to get, and hands over
     /// their bytes from several threads at once: see [`tree::fetch`](crate::tree::fetch()).
-    fn fetch(&self, sought: &[Sought], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure>;
+    fn fetch(
+        &self,
+        sought: &[Sought<'_>],
+        ctx: &Context,
+        each: &EachRun<'_>,
+    ) -> Result<(), Failure>;
 
     /// What the target had at a key of one of the trees before the restore.
     fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure>;

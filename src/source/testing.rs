@@ -5,15 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Applied, Delta, Description, Fit, Parent, Plan, Source, Target, TreeInfo};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::ChunkId;
 use crate::report::Recorder;
 use crate::time::{ManualClock, Timestamp};
-use crate::tree::{Change, Changes, Content, EachRun, Key, Place, Run, Sought, Stream, Value};
+use crate::tree::{Change, Changes, Content, EachRun, Key, Place, Sought, Stream, Value};
 
 /// Heads and contents by key.
 pub(crate) type Tree = BTreeMap<Key, (Vec<u8>, Vec<u8>)>;
@@ -138,32 +136,28 @@ impl Plan for Difference<'_> {
         })))
     }
 
-    /// Gives the bytes in short runs, last first, so that nobody relies on another order; but what
-    /// is at hand, from there.
-    fn fetch(&self, sought: &[Sought], _ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure> {
+    /// Gives the bytes in short runs, last first, so that nobody relies on another order.
+    fn fetch(
+        &self,
+        sought: &[Sought<'_>],
+        _ctx: &Context,
+        each: &EachRun<'_>,
+    ) -> Result<(), Failure> {
         let contents = self.wanted.trees.values().flat_map(|tree| tree.values());
         let by_root: HashMap<_, _> =
             contents.map(|(_, bytes)| (stream_of(bytes).root, bytes)).collect();
-        for (index, Sought { stream, at_hand }) in sought.iter().enumerate().rev() {
+        for (index, Sought { stream, .. }) in sought.iter().enumerate().rev() {
             let runs: Vec<_> = by_root[&stream.root].chunks(INLINE - 1).enumerate().collect();
             for (n, run) in runs.into_iter().rev() {
                 let place = Place { stream: index, offset: (n * (INLINE - 1)) as u64 };
-                let (from, length) = (place.offset, run.len() as u64);
-                let (bytes, places) = (Bytes::copy_from_slice(run), [place]);
-                each(match at_hand {
-                    Some(other) if other == stream => Run::AtHand { place, from, length },
-                    _ => Run::Bytes(&bytes, &places),
-                })?;
+                each(run, &[place])?;
             }
         }
         Ok(())
     }
 
-    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure> {
-        let tree = self.now.trees.get(&tree.name);
-        Ok(tree
-            .and_then(|tree| tree.get(key))
-            .map(|(head, bytes)| Value { head: head.clone(), content: content_of(bytes.clone()) }))
+    fn present(&self, _tree: &TreeInfo, _key: &[u8]) -> Result<Option<Value>, Failure> {
+        Ok(None)
     }
 
     fn is_left(&self, _key: &[u8], _content: &Content) -> Result<bool, Failure> {

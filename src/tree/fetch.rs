@@ -1,9 +1,9 @@
 //! The bytes of many streams at once, in the order in which they are quickest to get.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use bytes::Bytes;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::error::TreeError;
 use super::stream::{Piece, Stream, pieces};
@@ -14,20 +14,35 @@ use crate::repo::ChunkReader;
 /// Chunks that are sorted at a time: a longer stream, and a longer list of streams, comes in
 /// parts.
 const WINDOW: usize = 16 << 10;
-/// Chunks of a stream at hand that are remembered: those of 64 GiB.
-const AT_HAND: usize = 256 << 10;
+/// Chunks of a basis that are remembered: those of about 64 GiB.
+const REMEMBERED: usize = 256 << 10;
 
 /// A stream whose bytes are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sought {
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
     /// The stream.
     pub stream: Stream,
-    /// Another, which whoever asks has: what both have in common is not fetched.
-    pub at_hand: Option<Stream>,
+    /// What may have some of the bytes already.
+    pub basis: Option<Basis<'a>>,
+}
+
+/// Something outside of the repository that is much like a stream which is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Basis<'a> {
+    /// What it was when it was captured.
+    pub stream: Stream,
+    /// What it is now.
+    pub bytes: &'a dyn ReadAt,
+}
+
+/// Bytes that can be read from anywhere in them.
+pub trait ReadAt: std::fmt::Debug + Sync {
+    /// Fills the buffer from this offset on.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
 /// Where a run of bytes belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Which stream of those that were asked for.
     pub stream: usize,
@@ -35,53 +50,52 @@ pub struct Place {
     pub offset: u64,
 }
 
-/// A part of streams.
-#[derive(Debug)]
-pub enum Run<'a> {
-    /// Bytes, and all places of those asked for at which they belong.
-    Bytes(&'a Bytes, &'a [Place]),
-    /// As many bytes as this, which are in the stream at hand.
-    AtHand {
-        /// Where they belong.
-        place: Place,
-        /// Where they begin in the stream at hand.
-        from: u64,
-        /// How many.
-        length: u64,
-    },
-}
-
-/// Takes a run.
-pub type EachRun<'a> = dyn Fn(Run<'_>) -> Result<(), Failure> + Sync + 'a;
+/// Takes a run of bytes and all places of those asked for at which it belongs.
+pub type EachRun<'a> = dyn Fn(&[u8], &[Place]) -> Result<(), Failure> + Sync + 'a;
 
 /// Hands over the bytes of streams, in runs, in any order, from up to `jobs` threads: each byte
 /// once, and what occurs in several places, for all those of a part together. Memory does not
 /// depend on the lengths of the streams.
+///
+/// A chunk that a stream has in common with its basis is read from there. It is verified like any
+/// other, and fetched if it is no longer what it was, or cannot be read.
+///
+/// Says how many bytes of chunks were fetched from the repository.
 pub fn fetch(
     reader: &dyn ChunkReader,
-    sought: &[Sought],
+    sought: &[Sought<'_>],
     jobs: usize,
     each: &EachRun<'_>,
-) -> Result<(), Failure> {
-    let mut window = Window { reader, jobs, each, absent: Vec::new(), at_hand: Vec::new() };
-    for (index, Sought { stream, at_hand }) in sought.iter().enumerate() {
-        let known = at_hand.map(|other| offsets(reader, other)).transpose()?.unwrap_or_default();
+) -> Result<u64, Failure> {
+    let fetched = AtomicU64::new(0);
+    let (absent, present) = (Vec::new(), Vec::new());
+    let mut window = Window { reader, sought, jobs, each, fetched: &fetched, absent, present };
+    for (index, Sought { stream, basis }) in sought.iter().enumerate() {
+        let known = basis.map(|basis| offsets(reader, basis.stream)).transpose()?;
+        let known = known.unwrap_or_default();
         let mut offset = 0;
         let mut add = |piece: Piece| {
             let place = Place { stream: index, offset };
             offset += u64::from(piece.length);
             match known.get(&piece.id) {
-                Some(from) => window.reuse(place, *from, piece.length.into()),
-                None => window.absent.push((piece, place)),
+                Some((from, length)) if *length == piece.length => {
+                    window.present.push((*from, piece, place));
+                }
+                _ => window.absent.push((piece, place)),
             }
-            window.flush_if_full()
+            if window.absent.len() + window.present.len() == WINDOW {
+                window.flush()
+            } else {
+                Ok(())
+            }
         };
         each_piece(reader, *stream, &mut add)?;
         if offset != stream.length {
             return Err(bad(stream, "its chunks have another length than the stream").into());
         }
     }
-    window.flush()
+    window.flush()?;
+    Ok(fetched.into_inner())
 }
 
 /// The chunks of a stream, in order.
@@ -98,13 +112,16 @@ fn each_piece(
     }
 }
 
-/// Where the chunks of a stream are in it.
-fn offsets(reader: &dyn ChunkReader, stream: Stream) -> Result<HashMap<ChunkId, u64>, Failure> {
+/// Where the chunks of a stream first are in it, and how long.
+fn offsets(
+    reader: &dyn ChunkReader,
+    stream: Stream,
+) -> Result<HashMap<ChunkId, (u64, u32)>, Failure> {
     let mut known = HashMap::new();
     let mut offset = 0;
     each_piece(reader, stream, &mut |piece| {
-        if known.len() < AT_HAND {
-            known.entry(piece.id).or_insert(offset);
+        if known.len() < REMEMBERED {
+            known.entry(piece.id).or_insert((offset, piece.length));
         }
         offset += u64::from(piece.length);
         Ok(())
@@ -115,36 +132,22 @@ fn offsets(reader: &dyn ChunkReader, stream: Stream) -> Result<HashMap<ChunkId, 
 /// What is dealt with together.
 struct Window<'a> {
     reader: &'a dyn ChunkReader,
+    sought: &'a [Sought<'a>],
     jobs: usize,
     each: &'a EachRun<'a>,
+    fetched: &'a AtomicU64,
+    /// What is to be fetched.
     absent: Vec<(Piece, Place)>,
-    /// Place, origin and length.
-    at_hand: Vec<(Place, u64, u64)>,
+    /// What the basis of its stream should have, and where.
+    present: Vec<(u64, Piece, Place)>,
 }
 
 impl Window<'_> {
-    fn reuse(&mut self, place: Place, from: u64, length: u64) {
-        // What follows in both is one run.
-        if let Some((last, origin, so_far)) = self.at_hand.last_mut()
-            && last.stream == place.stream
-            && last.offset + *so_far == place.offset
-            && *origin + *so_far == from
-        {
-            *so_far += length;
-        } else {
-            self.at_hand.push((place, from, length));
-        }
-    }
-
-    fn flush_if_full(&mut self) -> Result<(), Failure> {
-        if self.absent.len().max(self.at_hand.len()) < WINDOW { Ok(()) } else { self.flush() }
-    }
-
     fn flush(&mut self) -> Result<(), Failure> {
-        self.flush_at_hand()?;
-        self.absent.sort_unstable_by_key(|(piece, place)| (piece.id, place.stream, place.offset));
-        let groups = self.absent.chunk_by(|a, b| a.0.id == b.0.id);
-        let groups: Vec<&[(Piece, Place)]> = groups.collect();
+        self.read_present()?;
+        self.absent.sort_unstable_by_key(|(piece, place)| (piece.id, *place));
+        let groups: Vec<&[(Piece, Place)]> =
+            self.absent.chunk_by(|a, b| a.0.id == b.0.id).collect();
         let ids: Vec<ChunkId> = groups.iter().map(|group| group[0].0.id).collect();
         self.reader.read_chunks(&ids, self.jobs, &|index, bytes| {
             let group = groups[index];
@@ -153,30 +156,52 @@ impl Window<'_> {
                 let reason = "the chunk is not as long as it should be";
                 return Err(TreeError::BadStream { root: id, chunk: id, reason }.into());
             }
+            self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             let places: Vec<Place> = group.iter().map(|(_, place)| *place).collect();
-            (self.each)(Run::Bytes(&bytes, &places))
+            (self.each)(&bytes, &places)
         })?;
         self.absent.clear();
         Ok(())
     }
 
-    fn flush_at_hand(&mut self) -> Result<(), Failure> {
-        let (runs, each) = (std::mem::take(&mut self.at_hand), self.each);
+    /// Hands over what is as it should be; what is not, is absent.
+    fn read_present(&mut self) -> Result<(), Failure> {
+        let mut present = std::mem::take(&mut self.present);
+        present.sort_unstable_by_key(|(from, _, place)| (place.stream, *from, place.offset));
+        let groups: Vec<&[(u64, Piece, Place)]> =
+            present.chunk_by(|a, b| (a.2.stream, a.0) == (b.2.stream, b.0)).collect();
         let next = AtomicUsize::new(0);
+        let absent = Mutex::new(std::mem::take(&mut self.absent));
         let work = || {
-            while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let &(place, from, length) = run;
-                each(Run::AtHand { place, from, length })?;
+            let mut buffer = Vec::new();
+            while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if self.read_basis(group[0], &mut buffer) {
+                    let places: Vec<Place> = group.iter().map(|(.., place)| *place).collect();
+                    (self.each)(&buffer, &places)?;
+                } else {
+                    let mut absent = absent.lock().unwrap_or_else(PoisonError::into_inner);
+                    absent.extend(group.iter().map(|(_, piece, place)| (*piece, *place)));
+                }
             }
-            Ok(())
+            Ok::<(), Failure>(())
         };
         std::thread::scope(|scope| {
-            let others = self.jobs.min(runs.len()).saturating_sub(1);
+            let others = self.jobs.min(groups.len()).saturating_sub(1);
             let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
             others.into_iter().fold(work(), |result, other| {
                 let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 result.and(other)
             })
+        })?;
+        self.absent = absent.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(())
+    }
+
+    /// Whether the basis still has a chunk; its bytes are in the buffer then.
+    fn read_basis(&self, (from, piece, place): (u64, Piece, Place), buffer: &mut Vec<u8>) -> bool {
+        buffer.resize(piece.length as usize, 0);
+        self.sought[place.stream].basis.is_some_and(|basis| {
+            basis.bytes.read_exact_at(buffer, from).is_ok() && self.reader.names(&piece.id, buffer)
         })
     }
 }

@@ -234,7 +234,7 @@ impl Plan for Difference<'_> {
         unreachable!("the database knows its rows")
     }
 
-    fn fetch(&self, _: &[Sought], _: &Context, _: &EachRun<'_>) -> Result<(), Failure> {
+    fn fetch(&self, _: &[Sought<'_>], _: &Context, _: &EachRun<'_>) -> Result<(), Failure> {
         unreachable!("rows are read one after the other")
     }
 

@@ -54,6 +54,11 @@ pub struct Args {
     /// Neither restore nor delete files and folders that match this pattern (as in .gitignore)
     #[arg(short, long, value_name = "PATTERN")]
     exclude: Vec<String>,
+    /// Give files to the owners and groups that have the same names here as where the snapshot was
+    /// taken, not to those with the same numbers. Names that are unknown here are listed, and their
+    /// numbers kept; so are the numbers in access control lists
+    #[arg(long)]
+    owner_by_name: bool,
     /// Verify what was restored: accepted, and always done
     #[arg(long, hide = true)]
     verify: bool,
@@ -74,7 +79,18 @@ enum When {
 }
 
 impl Args {
-    /// How files are restored.
+    /// What of a source is restored, and how.
+    fn apply(
+        &self,
+        going: Going,
+        snapshot: &Snapshot,
+        selection: &Selection,
+    ) -> Result<Going, Failure> {
+        let (overwrite, paths) = self.rules()?;
+        let going = going.only(selection.clone()).by(overwrite, paths);
+        if self.owner_by_name { going.owned_by_name(snapshot) } else { Ok(going) }
+    }
+
     fn rules(&self) -> Result<(Overwrite, PathFilter), Failure> {
         let overwrite = match self.overwrite {
             When::Always => Overwrite::Always,
@@ -109,7 +125,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         Some(url) => Some(DatabaseUrl::new(&dereference(url, "--database")?)?),
         None => None,
     };
-    let mut going = match (&args.target, &url) {
+    let going = match (&args.target, &url) {
         (Some(target), _) => {
             return into_directory(args, target, &snapshot, &sources, &selection, app);
         }
@@ -118,9 +134,8 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         }
         (None, url) => in_place(&snapshot, &sources, url.as_ref(), app)?,
     };
-    let (overwrite, paths) = args.rules()?;
-    let only = |going: Going| going.only(selection.clone()).by(overwrite, paths.clone());
-    going = going.into_iter().map(only).collect();
+    let going = going.into_iter().map(|going| args.apply(going, &snapshot, &selection));
+    let mut going = going.collect::<Result<Vec<_>, Failure>>()?;
     targets::restore(&snapshot, &mut going, dry_run, app)
 }
 
@@ -178,7 +193,6 @@ fn into_directory(
     let extras = if args.delete { Extras::Delete } else { Extras::Keep };
     let (databases, files): (Vec<_>, Vec<_>) =
         sources.iter().partition(|source| source.kind == Kind::Database);
-    let (overwrite, paths) = args.rules()?;
     let mut done = Done::Fully;
     if !files.is_empty() {
         let to = |source: &&SourceRecord| {
@@ -186,8 +200,7 @@ fn into_directory(
             if !source.name.is_empty() {
                 root.push(file_name(&source.name)?);
             }
-            let going = Going::files(snapshot, source, Some(&root), extras)?;
-            Ok(going.only(selection.clone()).by(overwrite, paths.clone()))
+            args.apply(Going::files(snapshot, source, Some(&root), extras)?, snapshot, selection)
         };
         let mut going = files.into_iter().map(to).collect::<Result<Vec<_>, Failure>>()?;
         let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };

@@ -1,20 +1,21 @@
 //! Files that are staged together: written by several threads, in the order in which their
-//! contents are quickest to get; where the target has a part of a content already, that is copied
-//! and not fetched.
+//! contents are quickest to get. What a file in the target has of its new content already is read
+//! from there.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::entry::{change_time, file_type, size};
+use super::entry::file_type;
 use super::losses::Loss;
-use super::metadata::{self, At, Prior, mtime_of};
+use super::metadata::{self, At, Prior};
 use super::path::display_key;
 use super::staging::{Staging, open_parent};
 use super::{Device, Entry, EntryKind, FilesError, write};
@@ -22,8 +23,7 @@ use crate::context::Context;
 use crate::hint::Failure;
 use crate::report::Event;
 use crate::source::Plan;
-use crate::time::Timestamp;
-use crate::tree::{Content, Key, Run, Sought, Stream};
+use crate::tree::{Basis, Content, Key, Place, ReadAt, Sought, Stream};
 
 /// Files that are fetched at once.
 const FILES: usize = 8 << 10;
@@ -36,7 +36,7 @@ const INLINE: usize = 4 << 20;
 #[derive(Default)]
 pub(super) struct Batch {
     /// With contents that are to be fetched.
-    stored: Vec<(Staged, Stream, Option<AtHand>)>,
+    stored: Vec<(Staged, Stream, Option<Present>)>,
     /// With contents that came with the plan.
     inline: Vec<(Staged, Vec<u8>)>,
     inline_bytes: usize,
@@ -47,12 +47,13 @@ pub(super) struct Batch {
     open: usize,
 }
 
-/// A file of the target.
-pub(super) struct AtHand {
+/// A file of the target that is to be replaced.
+#[derive(Debug)]
+pub(super) struct Present {
     pub(super) folder: Arc<OwnedFd>,
+    pub(super) name: CString,
     /// Its content when it was captured.
     pub(super) stream: Stream,
-    pub(super) mtime: Timestamp,
 }
 
 /// A regular file in the making.
@@ -64,8 +65,6 @@ pub(super) struct Staged {
     length: u64,
     /// Bytes that are still to come.
     left: AtomicU64,
-    /// Whether what was at hand turned out to be no longer what was captured.
-    stale: AtomicBool,
 }
 
 impl Batch {
@@ -74,7 +73,7 @@ impl Batch {
         &mut self,
         mut file: Staged,
         content: Content,
-        at_hand: Option<AtHand>,
+        present: Option<Present>,
     ) -> Result<(), Failure> {
         if file.entry.link.is_some() {
             self.links.push((file, content));
@@ -83,7 +82,7 @@ impl Batch {
         match content {
             Content::Stored(stream) => {
                 file.expect(stream.length);
-                self.stored.push((file, stream, at_hand));
+                self.stored.push((file, stream, present));
             }
             Content::Inline(bytes) => {
                 file.expect(bytes.len() as u64);
@@ -121,7 +120,7 @@ impl Batch {
         plan: &dyn Plan,
         ctx: &Context,
     ) -> Result<(), Failure> {
-        let mut again = self.write_files(staging, plan, ctx)?;
+        self.write_files(staging, plan, ctx)?;
         for (mut file, content) in std::mem::take(&mut self.links) {
             let Staged { folder, name, key, entry, .. } = &mut file;
             let first = entry.link.take().unwrap_or_default();
@@ -132,12 +131,11 @@ impl Batch {
                 }
                 Err(reason) => {
                     staging.note(key, [(Loss::Link, reason)])?;
-                    again.add(file, content, None)?;
+                    self.add(file, content, None)?;
                 }
             }
         }
-        // With nothing at hand nothing is left over.
-        again.write_files(staging, plan, ctx)?;
+        self.write_files(staging, plan, ctx)?;
         for (folder, key, entry) in &self.folders {
             let at = At::Open(folder.as_fd());
             let losses = at
@@ -149,71 +147,45 @@ impl Batch {
         Ok(())
     }
 
-    /// Writes the files, and gives back those for which what was at hand did not serve.
+    /// Writes the files that are in the batch, and takes them out.
     fn write_files(
         &mut self,
         staging: &Staging,
         plan: &dyn Plan,
         ctx: &Context,
-    ) -> Result<Self, Failure> {
-        let items = (self.inline.len() + self.stored.len()) as u64;
-        for (file, bytes) in std::mem::take(&mut self.inline) {
-            file.write(0, &bytes, write::is_zero(&bytes), staging)?;
+    ) -> Result<(), Failure> {
+        let (inline, stored) = (std::mem::take(&mut self.inline), std::mem::take(&mut self.stored));
+        for (file, bytes) in &inline {
+            file.write(0, bytes, write::is_zero(bytes), staging)?;
         }
-        let stored = std::mem::take(&mut self.stored);
-        let sought = stored.iter().map(|(_, stream, at_hand)| Sought {
-            stream: *stream,
-            at_hand: at_hand.as_ref().map(|at_hand| at_hand.stream),
+        let sought = stored.iter().map(|(_, stream, present)| {
+            let basis = present.as_ref();
+            let basis = basis.map(|present| Basis { stream: present.stream, bytes: present });
+            Sought { stream: *stream, basis }
         });
-        let sought: Vec<Sought> = sought.collect();
-        let each = |run: Run<'_>| {
+        let sought: Vec<Sought<'_>> = sought.collect();
+        let each = |bytes: &[u8], places: &[Place]| {
             ctx.check_cancelled()?;
-            match run {
-                Run::Bytes(bytes, places) => {
-                    let zero = write::is_zero(bytes);
-                    for place in places {
-                        let (file, ..) = &stored[place.stream];
-                        file.write(place.offset, bytes, zero, staging)?;
-                        ctx.report(Event::Progress { items: 0, bytes: bytes.len() as u64 });
-                    }
-                }
-                Run::AtHand { place, from, length } => {
-                    if let (file, _, Some(at_hand)) = &stored[place.stream] {
-                        file.copy(at_hand, from, place.offset, length, staging)?;
-                        ctx.report(Event::Progress { items: 0, bytes: length });
-                    }
-                }
+            let zero = write::is_zero(bytes);
+            for place in places {
+                stored[place.stream].0.write(place.offset, bytes, zero, staging)?;
+                ctx.report(Event::Progress { items: 0, bytes: bytes.len() as u64 });
             }
             Ok(())
         };
         plan.fetch(&sought, ctx, &each)?;
-        let mut again = Self::default();
-        for (file, stream, _) in stored.into_iter().filter(|(file, ..)| file.is_stale()) {
-            let Staged { folder, name, key, entry, .. } = file;
-            match rustix::fs::unlinkat(&folder, &name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(staging.error(&key, "write", error).into()),
-            }
-            again.add(Staged::new(folder, name, key, entry), Content::Stored(stream), None)?;
-        }
-        let items = items - again.stored.len() as u64;
-        ctx.report(Event::Progress { items, bytes: 0 });
-        Ok(again)
+        ctx.report(Event::Progress { items: (inline.len() + stored.len()) as u64, bytes: 0 });
+        Ok(())
     }
 }
 
 impl Staged {
     pub(super) fn new(folder: Arc<OwnedFd>, name: CString, key: Key, entry: Entry) -> Self {
-        let (left, stale) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { folder, name, key, entry, length: 0, left, stale }
+        Self { folder, name, key, entry, length: 0, left: AtomicU64::new(0) }
     }
 
     fn expect(&mut self, length: u64) {
         (self.length, self.left) = (length, AtomicU64::new(length));
-    }
-
-    fn is_stale(&self) -> bool {
-        self.stale.load(Ordering::Acquire)
     }
 
     /// Writes a run of bytes, unless it is `zero`, and finishes the file if it was the last.
@@ -225,87 +197,33 @@ impl Staged {
         zero: bool,
         staging: &Staging,
     ) -> Result<(), FilesError> {
-        let length = bytes.len() as u64;
-        let mut file = None;
-        if !zero {
-            let opened = self.open(length, staging)?;
-            write::run(&opened, offset, bytes)
-                .map_err(|error| staging.error(&self.key, "write", error))?;
-            file = Some(opened);
-        }
-        self.written(length, file, staging)
-    }
-
-    /// Copies a run of bytes from the target, unless it is no longer what was captured.
-    fn copy(
-        &self,
-        at_hand: &AtHand,
-        from: u64,
-        offset: u64,
-        length: u64,
-        staging: &Staging,
-    ) -> Result<(), FilesError> {
-        if self.is_stale() {
-            return Ok(());
-        }
-        let Some((live, stat)) = at_hand.open(&self.name) else {
-            self.stale.store(true, Ordering::Release);
-            return Ok(());
+        let error = |error: io::Error| staging.error(&self.key, "write", error);
+        let whole = bytes.len() as u64 == self.length;
+        let open = || {
+            // Who opens it again must be allowed to.
+            let mode = if whole { self.entry.mode } else { 0o600 };
+            write::open(self.folder.as_fd(), &self.name, mode).map_err(|e| error(e.into()))
         };
-        let file = self.open(length, staging)?;
-        let copied = write::copy_range(&live, from, &file, offset, length);
-        let after = rustix::fs::fstat(&live).map(|after| change_time(&after));
-        match copied {
-            Ok(()) if after == Ok(change_time(&stat)) => self.written(length, Some(file), staging),
-            Ok(()) => {
-                self.stale.store(true, Ordering::Release);
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                self.stale.store(true, Ordering::Release);
-                Ok(())
-            }
-            Err(error) => Err(staging.error(&self.key, "write", error)),
+        let file = if zero { None } else { Some(open()?) };
+        if let Some(file) = &file {
+            write::run(file, offset, bytes).map_err(error)?;
         }
-    }
-
-    /// Opens the file for a part of this length.
-    fn open(&self, length: u64, staging: &Staging) -> Result<File, FilesError> {
-        // Who opens it again must be allowed to.
-        let mode = if length == self.length { self.entry.mode } else { 0o600 };
-        write::open(self.folder.as_fd(), &self.name, mode)
-            .map_err(|error| staging.error(&self.key, "write", error))
-    }
-
-    /// Finishes the file if these were the last bytes.
-    fn written(
-        &self,
-        length: u64,
-        file: Option<File>,
-        staging: &Staging,
-    ) -> Result<(), FilesError> {
+        let length = bytes.len() as u64;
         if self.left.fetch_sub(length, Ordering::AcqRel) != length {
             return Ok(());
         }
-        let file: OwnedFd = file.map_or_else(|| self.open(length, staging), Ok)?.into();
+        let file: OwnedFd = file.map_or_else(open, Ok)?.into();
         let losses = write::finish(&file, &self.entry, self.length, Prior::Fresh);
-        let losses = losses.map_err(|error| staging.error(&self.key, "write", error))?;
-        staging.note(&self.key, losses)
+        staging.note(&self.key, losses.map_err(|e| error(e.into()))?)
     }
 }
 
-impl AtHand {
-    /// Opens the file, if it still is what was captured.
-    fn open(&self, name: &CStr) -> Option<(File, Stat)> {
+impl ReadAt for Present {
+    /// Opens the file for each run: of a batch there would be too many to hold them open.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(&self.folder, name, flags, Mode::empty()).ok()?;
-        let stat = rustix::fs::fstat(&file).ok()?;
-        let mtime = mtime_of(&stat);
-        let same = file_type(&stat).is_file()
-            && size(&stat) == self.stream.length
-            && mtime.tv_sec == self.mtime.seconds
-            && mtime.tv_nsec == i64::from(self.mtime.nanoseconds);
-        same.then(|| (file.into(), stat))
+        let file = rustix::fs::openat(&self.folder, &self.name, flags, Mode::empty())?;
+        File::from(file).read_exact_at(buffer, offset)
     }
 }
 

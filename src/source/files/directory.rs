@@ -59,9 +59,7 @@ impl Target for Directory {
             let mut stage = Stage::new(staging, plan, tree, ctx)?;
             for change in plan.changes(tree)? {
                 ctx.check_cancelled()?;
-                let change = change?;
-                stage.refuse_unsaved(&files.selection, &change)?;
-                stage.step(change)?;
+                stage.step(change?)?;
             }
             applied = stage.finish()?;
         }

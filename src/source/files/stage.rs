@@ -8,11 +8,10 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use super::batch::{AtHand, Batch, Staged, is_like, link, note_linked};
+use super::batch::{Batch, Present, Staged, is_like, link, note_linked};
 use super::losses::Loss;
 use super::metadata::{self, At, Prior};
 use super::path::{child, names};
-use super::select::Selection;
 use super::staging::{Staging, decode, open_directory, open_parent};
 use super::{Entry, EntryKind, FilesError, write};
 use crate::context::Context;
@@ -65,21 +64,6 @@ impl<'a> Stage<'a> {
         Ok(Self { staging, plan, tree, ctx, levels: vec![top], batch, applied, taken: 0 })
     }
 
-    /// Refuses to replace what the snapshot before the restore does not hold.
-    pub(super) fn refuse_unsaved(
-        &self,
-        selection: &Selection,
-        change: &Change,
-    ) -> Result<(), FilesError> {
-        let Staging { root, .. } = &*self.staging;
-        let is_put = change.value.is_some() && !change.key.is_empty();
-        let lost = |error| self.staging.error(&change.key, "look at", error);
-        if is_put && selection.has_lost(root, &change.key).map_err(lost)? {
-            return Err(FilesError::Unsaved { path: self.staging.at(&change.key) });
-        }
-        Ok(())
-    }
-
     /// Gets one change ready.
     pub(super) fn step(&mut self, change: Change) -> Result<(), Failure> {
         let Change { key, value } = change;
@@ -111,7 +95,8 @@ impl<'a> Stage<'a> {
             }
             EntryKind::File => {
                 self.journal(&key, Some(&value.head))?;
-                self.add_file(name, key, entry, value.content)?;
+                let present = if live { self.present(&name, &key, &value.content)? } else { None };
+                self.add_file(name, key, entry, value.content, present)?;
             }
             _ => {
                 if self.make_special(&name, &key, &entry)? {
@@ -213,34 +198,27 @@ impl<'a> Stage<'a> {
         key: Key,
         entry: Entry,
         content: Content,
+        present: Option<Present>,
     ) -> Result<(), Failure> {
         let folder = self.mirror()?;
         if entry.link.is_none() && self.take_over(&folder, &name, &key, &entry, &content)? {
             return Ok(());
         }
-        let at_hand = self.at_hand(&name, &key, &content)?;
-        self.batch.add(Staged::new(folder, name, key, entry), content, at_hand)
+        self.batch.add(Staged::new(folder, name, key, entry), content, present)
     }
 
-    /// What the target has at this place, if that can serve to make what is wanted.
-    fn at_hand(
+    /// The file of the target that a long content is to replace, if that had a long one, too.
+    fn present(
         &self,
         name: &CString,
         key: &[u8],
         content: &Content,
-    ) -> Result<Option<AtHand>, Failure> {
+    ) -> Result<Option<Present>, Failure> {
         let live = self.levels.last().and_then(|level| level.live.as_ref());
-        let (Content::Stored(_), Some(folder), true) = (content, live, self.live(name)) else {
-            return Ok(None);
-        };
+        let (Content::Stored(_), Some(folder)) = (content, live) else { return Ok(None) };
         let Some(present) = self.plan.present(self.tree, key)? else { return Ok(None) };
-        let entry = decode(key, &present.head)?;
-        Ok(match present.content {
-            Content::Stored(stream) if entry.kind == EntryKind::File => {
-                Some(AtHand { folder: Arc::clone(folder), stream, mtime: entry.mtime })
-            }
-            _ => None,
-        })
+        let Content::Stored(stream) = present.content else { return Ok(None) };
+        Ok(Some(Present { folder: Arc::clone(folder), name: name.clone(), stream }))
     }
 
     /// Takes a file over from a restore that was cut short, if that had it ready; says whether.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::losses::Loss;
@@ -80,60 +80,6 @@ pub(super) fn run(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
         return Ok(());
     }
     file.write_all_at(&bytes[data.clone()], offset + data.start as u64)
-}
-
-/// Copies a range of one file into another; holes stay holes. Fails with `UnexpectedEof` if the
-/// file ends before the range does.
-pub(super) fn copy_range(
-    from: &File,
-    start: u64,
-    to: &File,
-    offset: u64,
-    length: u64,
-) -> io::Result<()> {
-    let end = start.saturating_add(length);
-    let mut at = start;
-    while at < end {
-        // Where the file system tells no holes, all is data.
-        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-            Ok(data) => data.min(end),
-            Err(Errno::NXIO) => end,
-            Err(_) => at,
-        };
-        let hole = rustix::fs::seek(from, SeekFrom::Hole(data)).map_or(end, |hole| hole.min(end));
-        if data < end {
-            let hole = hole.max(data + 1);
-            copy_data(from, data, to, offset + (data - start), hole - data)?;
-            at = hole;
-        } else {
-            at = end;
-        }
-    }
-    Ok(())
-}
-
-/// Copies bytes, shared between the files where the file system can do that.
-fn copy_data(from: &File, start: u64, to: &File, offset: u64, length: u64) -> io::Result<()> {
-    let (mut input, mut output) = (start, offset);
-    let end = start + length;
-    while input < end {
-        let most = usize::try_from(end - input).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(from, Some(&mut input), to, Some(&mut output), most) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => break,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let mut buffer = vec![0; if input < end { 256 << 10 } else { 0 }];
-    while input < end {
-        let part = usize::try_from(end - input).map_or(buffer.len(), |rest| rest.min(buffer.len()));
-        from.read_exact_at(&mut buffer[..part], input)?;
-        to.write_all_at(&buffer[..part], output)?;
-        (input, output) = (input + part as u64, output + part as u64);
-    }
-    Ok(())
 }
 
 /// Copies a file from its beginning, and says how long it is.

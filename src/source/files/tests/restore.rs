@@ -252,25 +252,3 @@ fn a_folder_that_nobody_may_enter_is_no_obstacle() {
         assert_eq!(stat.unwrap().st_mode & 0o7777, 0);
     }
 }
-
-#[test]
-fn what_the_target_has_already_is_copied_unless_it_has_changed() {
-    let folder = TempDir::new().unwrap();
-    let root = folder.path().join("root");
-    let text = vec![7; 100_000];
-    let before = Wish::new(&root).put(b"a", file(), &text).put(b"b", file(), &text);
-    restored(&root, &before);
-    let now = capture(&root);
-    // Only the mode is another: the bytes are at hand, but those of `b` no longer.
-    let private = || entry(EntryKind::File, 0o600);
-    let wish = Wish::new(&root).put(b"a", private(), &text).put(b"b", private(), &text);
-    put(&root.join("b"), &vec![8; 100_000]);
-    let mut target = Directory::new(storage(&root));
-    target.begin(&later()).unwrap();
-    target.apply(&Difference { now: &now, wanted: &wish.0 }, &later()).unwrap();
-    target.commit().unwrap();
-    for name in ["a", "b"] {
-        assert!(fs::read(root.join(name)).unwrap() == text, "{name}");
-        assert_eq!(fs::metadata(root.join(name)).unwrap().mode() & 0o7777, 0o600);
-    }
-}
