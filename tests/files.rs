@@ -77,7 +77,7 @@ impl World {
         let options = FilesOptions::default();
         let mut files =
             Files::new(Kind::Storage, "live", self.path("live"), options).expect("a source");
-        let sources: &mut [&mut dyn coeval::source::Source] = &mut [&mut files];
+        let sources: &mut [&mut dyn Source] = &mut [&mut files];
         let captured =
             snapshot::capture(&self.repo, sources, &Self::options(parent), Mode::Commit, ctx);
         let Captured { id, manifest, .. } = captured.expect("a snapshot");
