@@ -121,6 +121,7 @@ fn to<'a>(kind: Kind, name: &str, target: &'a mut dyn Target) -> Destination<'a>
         extras: Extras::Delete,
         overwrite: Overwrite::Always,
         paths: PathFilter::default(),
+        owners: None,
     }
 }
 

@@ -7,7 +7,7 @@
 mod zoo;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -17,12 +17,17 @@ use std::time::Duration;
 use coeval::backend::{Backend, Memory};
 use coeval::context::Context;
 use coeval::crypto::{KdfCost, KeyFile, Unlock};
+use coeval::hint::Failure;
 use coeval::repo::{Compression, NewKey, Repo, Unlocking};
+use coeval::report::Recorder;
 use coeval::snapshot::{
     self, CaptureOptions, Captured, Destination, Manifest, Mode, Overwrite, Parent, Reason,
-    Selection, Snapshot,
+    Restored, Selection, Snapshot,
 };
-use coeval::source::{Directory, Entry, EntryKind, Extras, Files, FilesOptions, Kind, PathFilter};
+use coeval::source::{
+    Applied, Description, Directory, Entry, EntryKind, Extras, Files, FilesOptions, Fit, Kind,
+    Owners, PathFilter, Plan, Shortfalls, Source, Target, group_number, user_number,
+};
 use coeval::time::{ManualClock, Timestamp};
 use coeval::tree;
 use proptest::prelude::*;
@@ -72,7 +77,7 @@ impl World {
         let options = FilesOptions::default();
         let mut files =
             Files::new(Kind::Storage, "live", self.path("live"), options).expect("a source");
-        let sources: &mut [&mut dyn coeval::source::Source] = &mut [&mut files];
+        let sources: &mut [&mut dyn Source] = &mut [&mut files];
         let captured =
             snapshot::capture(&self.repo, sources, &Self::options(parent), Mode::Commit, ctx);
         let Captured { id, manifest, .. } = captured.expect("a snapshot");
@@ -81,20 +86,33 @@ impl World {
     }
 
     fn restore(&self, snapshot: &Snapshot, to: &Path) {
+        self.restore_into(snapshot, &mut Self::target(to), None, &self.ctx);
+    }
+
+    fn target(to: &Path) -> Directory {
         let options = FilesOptions::default();
-        let files = Files::new(Kind::Storage, "live", to, options).expect("a target");
-        let mut target = Directory::new(files);
+        Directory::new(Files::new(Kind::Storage, "live", to, options).expect("a target"))
+    }
+
+    fn restore_into(
+        &self,
+        snapshot: &Snapshot,
+        target: &mut dyn Target,
+        owners: Option<Owners>,
+        ctx: &Context,
+    ) -> Restored {
         let mut destinations = [Destination {
             kind: Kind::Storage,
             name: "live".into(),
-            target: &mut target,
+            target,
             selection: Selection::Everything,
             extras: Extras::Delete,
             overwrite: Overwrite::Always,
             paths: PathFilter::default(),
+            owners,
         }];
         let options = Self::options(Parent::Newest);
-        snapshot::restore(snapshot, &mut destinations, &options, &self.ctx).expect("a restore");
+        snapshot::restore(snapshot, &mut destinations, &options, ctx).expect("a restore")
     }
 }
 
@@ -227,6 +245,156 @@ fn owners_are_kept_by_name_too() {
     let user = rustix::process::geteuid().as_raw();
     assert_eq!(owners.users.get(&user), Some(&id("-u")));
     assert!(owners.groups.values().any(|name| *name == id("-g")));
+}
+
+#[test]
+fn owners_come_back_by_name_where_they_have_other_numbers() {
+    let world = World::new();
+    for name in ["f", "g", "h", "i"] {
+        fs::write(world.path("live").join(name), name).expect("a file");
+    }
+    let give = |name: &str, uid, gid| chown(world.path("live").join(name), Some(uid), Some(gid));
+    if !rustix::process::getuid().is_root() {
+        assert!(give("f", 4711, 4712).is_err());
+        return;
+    }
+    for (name, uid, gid) in [("f", 4711, 4712), ("g", 4711, 4713), ("h", 0, 4713), ("i", 4714, 0)] {
+        give(name, uid, gid).expect("given");
+    }
+    let snapshot = world.backup(Parent::None, &world.ctx);
+    // As if it were from a machine where others have these numbers.
+    let names = |names: &[(u32, &str)]| names.iter().map(|&(n, name)| (n, name.into())).collect();
+    let owners = Owners {
+        users: names(&[(0, "root"), (4711, "daemon")]),
+        groups: names(&[(0, "root"), (4712, "daemon"), (4713, "no such group")]),
+    };
+    let recorder = Arc::new(Recorder::default());
+    let ctx = Context { reporter: Arc::<Recorder>::clone(&recorder), ..world.ctx.clone() };
+    let copy = world.path("copy");
+    let restore =
+        || world.restore_into(&snapshot, &mut World::target(&copy), Some(owners.clone()), &ctx);
+    restore();
+    let user = user_number("daemon").expect("users").expect("every machine has one");
+    let group = group_number("daemon").expect("groups").expect("every machine has one");
+    assert!(user != 4711 && group != 4712);
+    let owner = |name: &str| {
+        let meta = fs::metadata(copy.join(name)).expect("a file");
+        (meta.uid(), meta.gid())
+    };
+    assert_eq!([owner("f"), owner("g")], [(user, group), (user, 4713)]);
+    // What had no name there keeps its number, as does what has none here; only that is a loss.
+    assert_eq!([owner("h"), owner("i")], [(0, 4713), (4714, 0)]);
+    assert_eq!(recorder.skipped(), ["g"]);
+    assert_eq!(restore().applied, Applied::default());
+}
+
+/// Bytes that do not compress.
+fn noise(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new_keyed(&[7; 32]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A target that somebody writes to while it is restored into: after what is in it was saved.
+struct Meddled<'a> {
+    target: Directory,
+    meddle: &'a dyn Fn(),
+}
+
+impl Target for Meddled<'_> {
+    fn begin(&mut self, ctx: &Context) -> Result<(), Failure> {
+        self.target.begin(ctx)
+    }
+
+    fn as_source(&mut self) -> &mut dyn Source {
+        self.target.as_source()
+    }
+
+    fn fit(&mut self, wanted: &Description, ctx: &Context) -> Result<Fit, Failure> {
+        (self.meddle)();
+        self.target.fit(wanted, ctx)
+    }
+
+    fn apply(&mut self, plan: &dyn Plan, ctx: &Context) -> Result<Applied, Failure> {
+        self.target.apply(plan, ctx)
+    }
+
+    fn commit(&mut self) -> Result<(), Failure> {
+        self.target.commit()
+    }
+
+    fn leftovers(&mut self) -> Result<Option<Box<dyn Source>>, Failure> {
+        self.target.leftovers()
+    }
+
+    fn shortfalls(&mut self) -> Result<Shortfalls<'_>, Failure> {
+        self.target.shortfalls()
+    }
+
+    fn rollback(&mut self) -> Result<(), Failure> {
+        self.target.rollback()
+    }
+}
+
+#[test]
+fn only_what_differs_is_fetched_and_what_is_there_is_not_trusted() {
+    const MIB: usize = 1 << 20;
+    let world = World::new();
+    let live = world.path("live");
+    let (big, sparse) = (live.join("big"), live.join("sparse"));
+    let bytes = noise(64 * MIB);
+    fs::write(&big, &bytes).expect("a file");
+    fs::hard_link(&big, live.join("linked")).expect("a link");
+    let holes = File::create(&sparse).expect("a file");
+    holes.set_len(64 << 20).expect("a length");
+    holes.write_all_at(&bytes[..MIB], 10 << 20).expect("written");
+    drop(holes);
+    let snapshot = world.backup(Parent::None, &world.ctx);
+    let before = zoo::look(&live);
+
+    let write = |path: &Path, bytes: &[u8], offset: u64| {
+        let file = File::options().write(true).open(path).expect("a file");
+        let modified = file.metadata().expect("metadata").modified().expect("a time");
+        file.write_all_at(bytes, offset).expect("written");
+        modified
+    };
+    let change = || {
+        write(&big, &[7; MIB], 30 << 20);
+        write(&sparse, &[7; 4096], 10 << 20);
+    };
+    let restore = |meddle: &dyn Fn()| {
+        let mut target = Meddled { target: World::target(&live), meddle };
+        let restored = world.restore_into(&snapshot, &mut target, None, &world.ctx);
+        assert!(fs::read(&big).expect("a file") == bytes);
+        same(&zoo::look(&live), &before);
+        let meta = |path: &Path| fs::metadata(path).expect("a file");
+        assert_eq!(meta(&big).ino(), meta(&live.join("linked")).ino());
+        assert!(meta(&sparse).blocks() * 512 <= 2 << 20, "holes stay holes");
+        restored.bytes_fetched
+    };
+    change();
+    let fetched = restore(&|| {});
+    assert!((1 << 20..6 << 20).contains(&fetched), "{fetched} bytes were fetched");
+
+    // Other bytes, of which neither length nor time tells; a shorter file; none at all.
+    change();
+    let fetched = restore(&|| {
+        let modified = write(&big, &[8; 5 * MIB], 50 << 20);
+        let file = File::options().write(true).open(&big).expect("a file");
+        file.set_modified(modified).expect("a time");
+    });
+    assert!((6 << 20..14 << 20).contains(&fetched), "{fetched} bytes were fetched");
+    change();
+    let fetched = restore(&|| {
+        File::options().write(true).open(&big).expect("a file").set_len(9 << 20).expect("shorter");
+    });
+    assert!((55 << 20..64 << 20).contains(&fetched), "{fetched} bytes were fetched");
+    change();
+    let fetched = restore(&|| {
+        fs::remove_file(&big).expect("removed");
+        symlink("linked", &big).expect("a link");
+    });
+    assert!(fetched >= 64 << 20, "{fetched} bytes were fetched");
 }
 
 /// A step of a history.

@@ -69,6 +69,22 @@ fn what_another_than_root_cannot_restore_is_listed_and_the_rest_is_verified() {
 }
 
 #[test]
+fn owners_with_the_same_name_here_are_found_by_name() {
+    let world = World::new();
+    world.backup();
+    world.ok(&["restore", "latest:/storage", "--target", "out", "--owner-by-name"]);
+    let owner = |name: &str| fs::metadata(world.path(name)).expect("a file").uid();
+    assert_eq!(owner("out/storage/documents/a.txt"), owner("docs/a.txt"));
+    // A package knows no names.
+    world.ok(&["export", "latest", "--output", "package.tar.gz", "--plaintext"]);
+    world.ok(&["import", "package.tar.gz", "--plaintext"]);
+    let output = world.run(&["restore", "latest:/storage", "--target", "other", "--owner-by-name"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("the snapshot has no names of owners"), "{said}");
+}
+
+#[test]
 fn only_what_is_asked_for_is_overwritten() {
     let world = World::new();
     for (name, time) in [("docs/a.txt", 2_000), ("docs/sub/b.txt", 2_000)] {

@@ -129,33 +129,59 @@ fn what_was_left_out_is_neither_changed_nor_deleted_by_a_restore() {
 }
 
 #[test]
-fn nothing_is_replaced_that_was_not_saved() {
+fn what_was_left_out_stays_when_its_tag_is_gone_or_it_has_shrunk() {
     let world = tree();
-    let backup = ["backup", "tree", "--exclude-larger-than", "4k", "--exclude-if-present", "tag"];
-    world.ok(&backup);
-    // What was small is large now, and a folder was tagged: the snapshot before the restore
-    // leaves both out.
+    let limits = ["--exclude-caches", "--exclude-if-present", ".nobackup"];
+    world.ok(&[&["backup", "tree", "--exclude-larger-than", "4k"][..], &limits].concat());
+    for tag in ["tree/cache/CACHEDIR.TAG", "tree/private/.nobackup"] {
+        std::fs::remove_file(world.path(tag)).expect("removed");
+    }
+    world.write("tree/large", "small");
+    world.write("tree/private/secret", "another");
+    world.write("tree/private/new", "new");
+    world.write("tree/extra", "extra");
+    let stays = || {
+        assert_eq!(world.read("tree/large"), "small");
+        assert_eq!(world.read("tree/private/secret"), "another");
+        assert_eq!(world.read("tree/private/new"), "new");
+        assert_eq!(world.read("tree/cache/thumbnail"), "t");
+    };
+    world.ok(&["restore", "latest", "--in-place"]);
+    stays();
+    assert!(world.path("tree/private/.nobackup").exists() && !world.path("tree/extra").exists());
+    // The snapshot before the restore has left out the same.
+    world.ok(&["undo"]);
+    stays();
+    assert!(!world.path("tree/private/.nobackup").exists() && world.path("tree/extra").exists());
+
+    std::fs::create_dir_all(world.path("out/storage")).expect("a folder");
+    std::fs::rename(world.path("tree"), world.path("out/storage/tree")).expect("renamed");
+    world.ok(&["restore", "latest", "--target", "out", "--delete"]);
+    std::fs::rename(world.path("out/storage/tree"), world.path("tree")).expect("renamed");
+    stays();
+    assert!(!world.path("tree/extra").exists());
+}
+
+#[test]
+fn what_was_saved_comes_back_though_it_would_be_left_out_today() {
+    let world = tree();
+    world.ok(&["backup", "tree", "--exclude-larger-than", "4k", "--exclude-if-present", "tag"]);
     world.write("tree/a.txt", &"x".repeat(6000));
-    let complaint = world.fails(1, &["restore", "latest", "--in-place", "-q"]);
-    assert!(complaint.contains("tree/a.txt is now left out by its size or a tag"), "{complaint}");
-    assert_eq!(world.read("tree/a.txt").len(), 6000);
-    world.write("tree/a.txt", "a");
     world.write("tree/deep/tag", "");
     world.write("tree/deep/er/c.txt", "changed");
-    let complaint = world.fails(1, &["restore", "latest", "--in-place", "-q"]);
-    assert!(complaint.contains("would be lost"), "{complaint}");
-    assert_eq!(world.read("tree/deep/er/c.txt"), "changed");
-    std::fs::remove_file(world.path("tree/deep/tag")).expect("removed");
+    world.write("tree/deep/er/new", "new");
+    world.write("tree/tag", "");
     world.ok(&["restore", "latest", "--in-place"]);
+    assert_eq!(world.read("tree/a.txt"), "a");
     assert_eq!(world.read("tree/deep/er/c.txt"), "c");
-    world.write("tree/private/tag", "");
-    world.fails(1, &["restore", "latest", "--in-place", "-q"]);
-    for name in ["tree/private/secret", "tree/private/.nobackup"] {
-        std::fs::remove_file(world.path(name)).expect("removed");
-    }
-    world.ok(&["restore", "latest", "--in-place"]);
-    assert!(!world.path("tree/private/tag").exists());
-    assert_eq!(world.read("tree/private/secret"), "secret");
+    assert!(!world.path("tree/deep/tag").exists() && !world.path("tree/deep/er/new").exists());
+    assert_eq!(world.read("tree/large").len(), 5000);
+    // All that was replaced was saved.
+    world.ok(&["undo"]);
+    assert_eq!(world.read("tree/a.txt").len(), 6000);
+    assert_eq!(world.read("tree/deep/er/c.txt"), "changed");
+    assert!(world.path("tree/deep/tag").exists() && world.path("tree/deep/er/new").exists());
+    assert_eq!(world.read("tree/large").len(), 5000);
 }
 
 /// A mount below a folder, until this is dropped.

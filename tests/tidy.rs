@@ -24,14 +24,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "source",
         &[
+            "tree::Basis",
             "tree::Change",
             "tree::Changes",
             "tree::Content",
             "tree::EachRun",
             "tree::Key",
             "tree::Place",
+            "tree::ReadAt",
             "tree::Reading",
             "tree::Settled",
+            "tree::Sought",
             "tree::Stream",
             "tree::Value",
             "tree::MAX_KEY",

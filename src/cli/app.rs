@@ -14,9 +14,11 @@ use super::unlock::{self, Secret};
 use crate::backend::{self, Backend};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
-use crate::repo::{Repo, Unlocking};
-use crate::report::Reporter;
-use crate::snapshot::{Filter, Snapshot, Timeline};
+use crate::repo::{Compression, Repo, Unlocking};
+use crate::report::{Event, Reporter};
+use crate::snapshot::{
+    self, CaptureOptions, Captured, Filter, Parent, Skipped, Snapshot, Timeline, Until,
+};
 
 /// The program as it was called.
 pub struct App {
@@ -167,6 +169,48 @@ impl App {
         let timeline = Timeline::load(repo)?;
         let (id, manifest) = timeline.select(text, &self.filter()?, &self.ctx)?;
         Ok(Snapshot { repo: Arc::clone(repo), id: *id, manifest: manifest.clone() })
+    }
+}
+
+impl App {
+    /// The state at a moment: a snapshot that holds it already, or one that is made of the
+    /// snapshot before and the transactions since, where those were followed.
+    pub fn moment(&self, repo: &Arc<Repo>, text: &str, until: Until) -> Result<Snapshot, Failure> {
+        let timeline = Timeline::load(repo)?;
+        let filter = self.filter()?;
+        let Some(between) = snapshot::between(repo, &timeline, &filter, until.clone())? else {
+            if matches!(until, Until::Time(_)) {
+                return self.snapshot(repo, text);
+            }
+            return Err(usage(
+                "no snapshot holds the transactions around this one",
+                "`coeval snapshots` lists what there is; `coeval database setup` makes later \
+                 snapshots hold them",
+            ));
+        };
+        let manifest = &between.earlier.manifest;
+        let options = CaptureOptions {
+            host: manifest.host.clone(),
+            application: manifest.application.clone(),
+            tags: Vec::new(),
+            parent: Parent::None,
+            reason: manifest.reason.clone(),
+            compression: Compression::Auto,
+        };
+        self.ctx.phase("making the state of that moment", None);
+        let Captured { id, manifest, .. } = between.derive(&options, &self.ctx)?;
+        for skipped in &manifest.skipped {
+            let Skipped { item, reason } = skipped.clone();
+            self.ctx.report(Event::Skipped { item, reason });
+        }
+        let Some(id) = id else { return self.snapshot(repo, text) };
+        self.ctx.report(Event::Note(format!(
+            "snapshot {} is {} with the {} transactions after it",
+            id.short(),
+            between.earlier.id.short(),
+            between.transactions()
+        )));
+        Ok(Snapshot { repo: Arc::clone(repo), id, manifest })
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::Done;
 use super::app::{App, host};
 use super::config::{dereference, is_name};
@@ -17,7 +19,7 @@ use crate::snapshot::{
     Selection, Snapshot, SourceRecord, TreePlan,
 };
 use crate::source::record::DatabaseHeader;
-use crate::source::{Applied, Directory, Extras, Files, Kind, PathFilter, Target};
+use crate::source::{Applied, Directory, Extras, Files, Kind, Owners, PathFilter, Target};
 
 /// A source of a snapshot with the target it goes into.
 pub struct Going {
@@ -27,6 +29,8 @@ pub struct Going {
     extras: Extras,
     overwrite: Overwrite,
     paths: PathFilter,
+    /// The names of the owners of files, where those count.
+    owners: Option<Owners>,
     /// The target as people and a later `undo` read it.
     place: String,
     target: Box<dyn Target>,
@@ -44,6 +48,9 @@ impl Going {
         let mut files = Files::described(source.kind, &source.name, &description, root)?;
         if let Some(list) = snapshot.list_of_files(source)? {
             files = files.with_list(list)?;
+        }
+        if let Some(left_out) = snapshot.left_out(source)? {
+            files = files.with_left_out(left_out)?;
         }
         let place = files.root().display().to_string();
         let target = Box::new(Directory::new(files));
@@ -75,6 +82,7 @@ impl Going {
             extras,
             overwrite: Overwrite::Always,
             paths: PathFilter::default(),
+            owners: None,
             place,
             target,
         }
@@ -92,6 +100,17 @@ impl Going {
     pub fn by(mut self, overwrite: Overwrite, paths: PathFilter) -> Self {
         (self.overwrite, self.paths) = (overwrite, paths);
         self
+    }
+
+    /// The same, but files go to the owners and groups that are called as they were called where
+    /// the snapshot was taken.
+    pub fn owned_by_name(mut self, snapshot: &Snapshot) -> Result<Self, Failure> {
+        if self.kind != Kind::Database
+            && let Some(source) = snapshot.manifest.source(self.kind, &self.name)
+        {
+            self.owners = Some(snapshot.owners(source)?);
+        }
+        Ok(self)
     }
 }
 
@@ -165,6 +184,7 @@ pub fn restore(
         compression: crate::repo::Compression::Auto,
     };
     announce(snapshot, going, app)?;
+    allow_open_files()?;
     let mut destinations: Vec<Destination<'_>> = going
         .iter_mut()
         .map(|going| Destination {
@@ -175,6 +195,7 @@ pub fn restore(
             extras: going.extras,
             overwrite: going.overwrite,
             paths: going.paths.clone(),
+            owners: going.owners.clone(),
         })
         .collect();
     if dry_run == DryRun::Yes {
@@ -190,6 +211,17 @@ pub fn restore(
         show_restored(snapshot, &restored, app)?;
     }
     Ok(if app.progress.skipped() > 0 { Done::Incompletely } else { Done::Fully })
+}
+
+/// Lets this process open as many files as it may: a restore holds open every folder on the way to
+/// where it is, twice, and some systems allow a thousand where nobody asks for more.
+fn allow_open_files() -> Result<(), Failure> {
+    let limit = getrlimit(Resource::Nofile);
+    let more = Rlimit { current: limit.maximum, ..limit };
+    setrlimit(Resource::Nofile, more).map_err(|error| {
+        let text = format!("cannot raise the limit of open files: {error}");
+        Failure::message(ErrorKind::Failed, text, None)
+    })
 }
 
 /// Whether a restore only says what it would do.
@@ -266,11 +298,16 @@ fn show_restored(snapshot: &Snapshot, restored: &Restored, app: &App) -> Result<
             "snapshot_id": snapshot.id.to_string(),
             "snapshot_time": snapshot.manifest.time.to_rfc3339(),
             "applied": restored.applied,
+            "bytes_fetched": restored.bytes_fetched,
             "verified": restored.verified,
             "before": restored.before.map(|id| id.to_string()),
         }));
     }
     output.detail(format!("restored: {}", changes(restored.applied)))?;
+    if restored.bytes_fetched > 0 {
+        let fetched = size(restored.bytes_fetched);
+        output.verbose(format!("  {fetched} of contents fetched from the repository"))?;
+    }
     let mut verified = restored.verified.iter().peekable();
     while let Some(first) = verified.next() {
         let mut trees = vec![first];

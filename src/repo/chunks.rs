@@ -25,6 +25,9 @@ pub trait ChunkReader: Sync {
     /// The bytes of a chunk.
     fn read_chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError>;
 
+    /// Whether the id is that of these bytes, so that they need not be read from here.
+    fn names(&self, id: &ChunkId, bytes: &[u8]) -> bool;
+
     /// Hands over many chunks, each once, in the order in which they are quickest to get, from up
     /// to `jobs` threads at once. What `each` is told first is the place of the chunk in `ids`,
     /// which should hold every id once. Ends at the first error.
@@ -89,11 +92,19 @@ impl ChunkReader for MemoryChunks {
             .cloned()
             .ok_or(RepoError::ChunkMissing { id: *id })
     }
+
+    fn names(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        memory_id(bytes) == *id
+    }
+}
+
+fn memory_id(bytes: &[u8]) -> ChunkId {
+    ChunkId::new(*blake3::hash(bytes).as_bytes())
 }
 
 impl ChunkWriter for MemoryChunks {
     fn write_chunk(&self, _class: Class, bytes: &[u8]) -> Result<ChunkId, RepoError> {
-        let id = ChunkId::new(*blake3::hash(bytes).as_bytes());
+        let id = memory_id(bytes);
         self.chunks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -43,6 +43,10 @@ impl ChunkReader for Repo {
         }
     }
 
+    fn names(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.sealer.chunk_id(bytes) == *id
+    }
+
     fn read_chunks(
         &self,
         ids: &[ChunkId],
@@ -116,7 +120,7 @@ impl Repo {
             return Err(damaged("it lies outside of its block"));
         }
         let chunk = block.slice(start..start + size);
-        if self.sealer.chunk_id(&chunk) != *id {
+        if !self.names(id, &chunk) {
             return Err(damaged("its bytes do not have its name"));
         }
         Ok(chunk)

@@ -64,4 +64,8 @@ impl ChunkReader for Scratch<'_> {
         new.file.read_exact_at(&mut bytes, *start).map_err(RepoError::Scratch)?;
         Ok(bytes.into())
     }
+
+    fn names(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.repo.names(id, bytes)
+    }
 }

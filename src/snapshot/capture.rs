@@ -216,7 +216,7 @@ impl Watch<'_> {
     }
 }
 
-fn path(kind: Kind, name: &str) -> String {
+pub(super) fn path(kind: Kind, name: &str) -> String {
     let separator = if name.is_empty() { "" } else { "/" };
     format!("/{}{separator}{name}", kind.as_str())
 }

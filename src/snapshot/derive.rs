@@ -55,7 +55,7 @@ pub fn derive(
         }
         session.flush()?;
         let manifest = Manifest {
-            version: Manifest::VERSION,
+            version: Manifest::version(0),
             time,
             finished: ctx.clock.now(),
             host: options.host.clone(),
@@ -68,6 +68,7 @@ pub fn derive(
             skipped,
             written: session.written(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
+            unlisted: 0,
         };
         let id = session.commit(&manifest.encode()?)?;
         Ok(Captured { id: Some(id), manifest, counts: Counts::default() })

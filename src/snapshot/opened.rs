@@ -10,7 +10,7 @@ use crate::id::SnapshotId;
 use crate::repo::format::config::Chunking;
 use crate::repo::format::{FormatError, codec};
 use crate::repo::{Class, Repo};
-use crate::source::{Description, Kind, LIST, OWNERS, Owners, Parent, Source, TreeInfo};
+use crate::source::{Description, Kind, LEFT_OUT, LIST, OWNERS, Owners, Parent, Source, TreeInfo};
 use crate::tree::{self, Change, Changes, Content, Shape, Tree, TreeParams, Value};
 
 /// Key of a source's header in its catalogue.
@@ -94,6 +94,13 @@ impl Snapshot {
     /// What was named one by one, where a source is a list of files: the keys.
     pub fn list_of_files(&self, source: &SourceRecord) -> Result<Option<Changes<'_>>, Failure> {
         let record = self.find(source.help, LIST)?;
+        Ok(record.map(|record| tree::range(&*self.repo, record.tree, &[])))
+    }
+
+    /// What was left out for what was found, where a source may have done that: the keys of files
+    /// that were too large, and of tagged folders with the names of their tags.
+    pub fn left_out(&self, source: &SourceRecord) -> Result<Option<Changes<'_>>, Failure> {
+        let record = self.find(source.help, LEFT_OUT)?;
         Ok(record.map(|record| tree::range(&*self.repo, record.tree, &[])))
     }
 

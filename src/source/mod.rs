@@ -16,7 +16,7 @@ pub use files::{
     Owners, PathFilter, PathList, ResolvedList, display_key, escape, group_number, key_of,
     parse_key, patterns_in, user_number,
 };
-pub(crate) use files::{LIST, OWNERS};
+pub(crate) use files::{LEFT_OUT, LIST, OWNERS};
 pub use piped::{Pipe, PipedFile};
 pub(crate) use postgres::{CHANGES, COMMITS, Commit, Logged, POSITION};
 pub use postgres::{
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::tree::{Changes, Content, EachRun, Key, Stream};
+use crate::tree::{Changes, Content, EachRun, Key, Sought, Value};
 
 /// Which part of an application a source is: the first folder of its paths in a snapshot.
 #[derive(
@@ -204,7 +204,15 @@ pub trait Plan {
 
     /// Gets many stored contents in the order in which they are quickest to get, and hands over
     /// their bytes from several threads at once: see [`tree::fetch`](crate::tree::fetch()).
-    fn fetch(&self, streams: &[Stream], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure>;
+    fn fetch(
+        &self,
+        sought: &[Sought<'_>],
+        ctx: &Context,
+        each: &EachRun<'_>,
+    ) -> Result<(), Failure>;
+
+    /// What the target had at a key of one of the trees before the restore.
+    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure>;
 
     /// Whether the target's [leftovers](Target::leftovers) have this content at this key.
     fn is_left(&self, key: &[u8], content: &Content) -> Result<bool, Failure>;

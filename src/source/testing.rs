@@ -5,15 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Applied, Delta, Description, Fit, Parent, Plan, Source, Target, TreeInfo};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::ChunkId;
 use crate::report::Recorder;
 use crate::time::{ManualClock, Timestamp};
-use crate::tree::{Change, Changes, Content, EachRun, Key, Place, Stream};
+use crate::tree::{Change, Changes, Content, EachRun, Key, Place, Sought, Stream, Value};
 
 /// Heads and contents by key.
 pub(crate) type Tree = BTreeMap<Key, (Vec<u8>, Vec<u8>)>;
@@ -132,12 +130,7 @@ impl Plan for Difference<'_> {
     fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
         Ok(Box::new(self.naive(tree).into_iter().map(|(key, value)| {
             let Some((head, bytes)) = value else { return Ok(Change::delete(key)) };
-            let content = if bytes.len() < INLINE {
-                Content::Inline(bytes)
-            } else {
-                Content::Stored(stream_of(&bytes))
-            };
-            Ok(Change::put(key, head, content))
+            Ok(Change::put(key, head, content_of(bytes)))
         })))
     }
 
@@ -149,18 +142,27 @@ impl Plan for Difference<'_> {
     }
 
     /// Gives the bytes in short runs, last first, so that nobody relies on another order.
-    fn fetch(&self, streams: &[Stream], _ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure> {
+    fn fetch(
+        &self,
+        sought: &[Sought<'_>],
+        _ctx: &Context,
+        each: &EachRun<'_>,
+    ) -> Result<(), Failure> {
         let contents = self.wanted.trees.values().flat_map(|tree| tree.values());
         let by_root: HashMap<_, _> =
             contents.map(|(_, bytes)| (stream_of(bytes).root, bytes)).collect();
-        for (index, stream) in streams.iter().enumerate().rev() {
+        for (index, Sought { stream, .. }) in sought.iter().enumerate().rev() {
             let runs: Vec<_> = by_root[&stream.root].chunks(INLINE - 1).enumerate().collect();
             for (n, run) in runs.into_iter().rev() {
                 let place = Place { stream: index, offset: (n * (INLINE - 1)) as u64 };
-                each(&Bytes::copy_from_slice(run), &[place])?;
+                each(run, &[place])?;
             }
         }
         Ok(())
+    }
+
+    fn present(&self, _tree: &TreeInfo, _key: &[u8]) -> Result<Option<Value>, Failure> {
+        Ok(None)
     }
 
     fn is_left(&self, _key: &[u8], _content: &Content) -> Result<bool, Failure> {
@@ -170,6 +172,10 @@ impl Plan for Difference<'_> {
 
 /// Contents shorter than this stand in the tree.
 const INLINE: usize = 16;
+
+fn content_of(bytes: Vec<u8>) -> Content {
+    if bytes.len() < INLINE { Content::Inline(bytes) } else { Content::Stored(stream_of(&bytes)) }
+}
 
 fn stream_of(bytes: &[u8]) -> Stream {
     let root = ChunkId::new(*blake3::hash(bytes).as_bytes());

@@ -13,7 +13,7 @@ use coeval::source::record::DatabaseHeader;
 use coeval::source::{
     Applied, Delta, Description, Fit, Plan, Postgres, PostgresOptions, Source, Target, TreeInfo,
 };
-use coeval::tree::{Change, Changes, Content, EachRun, Stream};
+use coeval::tree::{Change, Changes, Content, EachRun, Sought, Value};
 
 /// A private cluster, shared by the tests that run at the same time.
 pub struct Cluster {
@@ -230,7 +230,11 @@ impl Plan for Difference<'_> {
         self.opened(tree)
     }
 
-    fn fetch(&self, _: &[Stream], _: &Context, _: &EachRun<'_>) -> Result<(), Failure> {
+    fn present(&self, _: &TreeInfo, _: &[u8]) -> Result<Option<Value>, Failure> {
+        unreachable!("the database knows its rows")
+    }
+
+    fn fetch(&self, _: &[Sought<'_>], _: &Context, _: &EachRun<'_>) -> Result<(), Failure> {
         unreachable!("rows are read one after the other")
     }
 

@@ -12,8 +12,9 @@ use crate::cli::places::{Scope, source_path};
 use crate::cli::sources::absolute;
 use crate::cli::targets::{self, DryRun, Going, database_in_place, directory_in_place, file_name};
 use crate::hint::Failure;
-use crate::snapshot::{Overwrite, Selection, Snapshot, SnapshotPath, SourceRecord};
-use crate::source::{Extras, Kind, PathFilter};
+use crate::snapshot::{Overwrite, Selection, Snapshot, SnapshotPath, SourceRecord, Until};
+use crate::source::{Extras, Kind, PathFilter, parse_lsn};
+use crate::time::parse_time;
 
 /// Bring a snapshot back, or a part of it: a table, a record, a folder, a file
 ///
@@ -26,7 +27,7 @@ use crate::source::{Extras, Kind, PathFilter};
 pub struct Args {
     /// The snapshot and, perhaps, a path in it: @yesterday:/database/main/users
     #[arg(value_name = "SNAPSHOT[:PATH]")]
-    place: String,
+    place: Option<String>,
     /// Restore into this directory: files into DIR/storage/NAME and DIR/configuration, tables as
     /// JSON lines into DIR/database/NAME
     #[arg(long, value_name = "DIR", group = "where")]
@@ -38,6 +39,16 @@ pub struct Args {
     /// not name, what the snapshot says. What the snapshot does not have is deleted there
     #[arg(long, group = "where", conflicts_with = "target")]
     in_place: bool,
+    /// The state at this time, to the transaction where snapshots follow the changes of a database
+    /// (`coeval database setup`), else the newest snapshot at or before it
+    #[arg(long, value_name = "TIME", group = "moment")]
+    at: Option<String>,
+    /// The state at this position of the server's log, as `pg_current_wal_lsn()` prints it
+    #[arg(long, value_name = "LSN", group = "moment", value_parser = lsn)]
+    at_lsn: Option<u64>,
+    /// The state just before this transaction
+    #[arg(long, value_name = "XID", group = "moment")]
+    before_xid: Option<u32>,
     /// Say what would be changed, and change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -54,6 +65,11 @@ pub struct Args {
     /// Neither restore nor delete files and folders that match this pattern (as in .gitignore)
     #[arg(short, long, value_name = "PATTERN")]
     exclude: Vec<String>,
+    /// Give files to the owners and groups that have the same names here as where the snapshot was
+    /// taken, not to those with the same numbers. Names that are unknown here are listed, and their
+    /// numbers kept; so are the numbers in access control lists
+    #[arg(long)]
+    owner_by_name: bool,
     /// Verify what was restored: accepted, and always done
     #[arg(long, hide = true)]
     verify: bool,
@@ -73,8 +89,55 @@ enum When {
     Never,
 }
 
+fn lsn(text: &str) -> Result<u64, String> {
+    parse_lsn(text).ok_or_else(|| "it is written like 16/B374D848".to_owned())
+}
+
 impl Args {
-    /// How files are restored.
+    /// The snapshot and the path. With --at and the like, only a path need be given.
+    fn wanted(&self) -> Result<SnapshotPath, Failure> {
+        let by_flag = self.at.is_some() || self.at_lsn.is_some() || self.before_xid.is_some();
+        let mut wanted = match (self.place.as_deref(), by_flag) {
+            (Some(path), true) if path.starts_with('/') => {
+                SnapshotPath::parse(&format!("latest:{path}"))
+            }
+            (Some(place), _) => SnapshotPath::parse(place),
+            (None, true) => SnapshotPath::parse("latest"),
+            (None, false) => {
+                return Err(usage(
+                    "which snapshot?",
+                    "write `latest`, an id, @TIME; or --at TIME, --at-lsn LSN, --before-xid XID",
+                ));
+            }
+        };
+        if let Some(time) = &self.at {
+            wanted.snapshot = format!("@{time}");
+        }
+        Ok(wanted)
+    }
+
+    /// Up to which moment, where the place or a flag names one.
+    fn moment(&self, snapshot: &str, app: &App) -> Result<Option<Until>, Failure> {
+        Ok(match (self.at_lsn, self.before_xid, snapshot.strip_prefix('@')) {
+            (Some(lsn), ..) => Some(Until::Lsn(lsn)),
+            (None, Some(xid), _) => Some(Until::BeforeTransaction(xid)),
+            (None, None, Some(time)) => Some(Until::Time(parse_time(time, app.ctx.clock.now())?)),
+            (None, None, None) => None,
+        })
+    }
+
+    /// What of a source is restored, and how.
+    fn apply(
+        &self,
+        going: Going,
+        snapshot: &Snapshot,
+        selection: &Selection,
+    ) -> Result<Going, Failure> {
+        let (overwrite, paths) = self.rules()?;
+        let going = going.only(selection.clone()).by(overwrite, paths);
+        if self.owner_by_name { going.owned_by_name(snapshot) } else { Ok(going) }
+    }
+
     fn rules(&self) -> Result<(Overwrite, PathFilter), Failure> {
         let overwrite = match self.overwrite {
             When::Always => Overwrite::Always,
@@ -88,8 +151,11 @@ impl Args {
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
-    let wanted = SnapshotPath::parse(&args.place);
-    let snapshot = app.snapshot(&repo, &wanted.snapshot)?;
+    let wanted = args.wanted()?;
+    let snapshot = match args.moment(&wanted.snapshot, app)? {
+        Some(until) => app.moment(&repo, &wanted.snapshot, until)?,
+        None => app.snapshot(&repo, &wanted.snapshot)?,
+    };
     let scope = Scope::of(&snapshot, &wanted.path)?;
     let selection = match (scope.tree.clone(), scope.keys.clone()) {
         (Some(tree), Some(keys)) => Selection::Entries { tree, keys },
@@ -100,7 +166,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let sources: Vec<_> = snapshot.manifest.sources.iter().filter(in_scope).collect();
     if sources.is_empty() {
         return Err(usage(
-            format!("there is nothing at {}", args.place),
+            format!("there is nothing at {}:{}", wanted.snapshot, wanted.path),
             "look around with `coeval ls`",
         ));
     }
@@ -109,7 +175,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         Some(url) => Some(DatabaseUrl::new(&dereference(url, "--database")?)?),
         None => None,
     };
-    let mut going = match (&args.target, &url) {
+    let going = match (&args.target, &url) {
         (Some(target), _) => {
             return into_directory(args, target, &snapshot, &sources, &selection, app);
         }
@@ -118,9 +184,8 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         }
         (None, url) => in_place(&snapshot, &sources, url.as_ref(), app)?,
     };
-    let (overwrite, paths) = args.rules()?;
-    let only = |going: Going| going.only(selection.clone()).by(overwrite, paths.clone());
-    going = going.into_iter().map(only).collect();
+    let going = going.into_iter().map(|going| args.apply(going, &snapshot, &selection));
+    let mut going = going.collect::<Result<Vec<_>, Failure>>()?;
     targets::restore(&snapshot, &mut going, dry_run, app)
 }
 
@@ -178,7 +243,6 @@ fn into_directory(
     let extras = if args.delete { Extras::Delete } else { Extras::Keep };
     let (databases, files): (Vec<_>, Vec<_>) =
         sources.iter().partition(|source| source.kind == Kind::Database);
-    let (overwrite, paths) = args.rules()?;
     let mut done = Done::Fully;
     if !files.is_empty() {
         let to = |source: &&SourceRecord| {
@@ -186,8 +250,7 @@ fn into_directory(
             if !source.name.is_empty() {
                 root.push(file_name(&source.name)?);
             }
-            let going = Going::files(snapshot, source, Some(&root), extras)?;
-            Ok(going.only(selection.clone()).by(overwrite, paths.clone()))
+            args.apply(Going::files(snapshot, source, Some(&root), extras)?, snapshot, selection)
         };
         let mut going = files.into_iter().map(to).collect::<Result<Vec<_>, Failure>>()?;
         let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };

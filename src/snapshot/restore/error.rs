@@ -29,6 +29,9 @@ pub enum RestoreError {
     /// Part of a database cannot be restored into tables of another structure.
     #[error("the structure of the target differs from the snapshot's")]
     StructureDiffers,
+    /// The numbers that users and groups have here cannot be found out.
+    #[error("cannot look up the users and groups of this machine")]
+    Owners(#[source] std::io::Error),
     /// The target, read again, is not what it must be.
     #[error("{path} does not have the snapshot's root hash after the restore")]
     Mismatch {
@@ -44,7 +47,7 @@ impl Hint for RestoreError {
         match self {
             Self::NoSource { .. } => ErrorKind::Usage,
             Self::Mismatch { .. } => ErrorKind::Damage,
-            Self::CannotSave { .. } | Self::StructureDiffers => ErrorKind::Failed,
+            Self::CannotSave { .. } | Self::StructureDiffers | Self::Owners(_) => ErrorKind::Failed,
         }
     }
 
@@ -53,6 +56,7 @@ impl Hint for RestoreError {
             Self::NoSource { there, .. } => format!("it has {}", there.join(", ")),
             Self::CannotSave { .. } => "make it readable, or move it away".to_owned(),
             Self::StructureDiffers => "restore the whole database instead of a part".to_owned(),
+            Self::Owners(_) => "restore without `--owner-by-name`".to_owned(),
             Self::Mismatch { key, .. } => format!(
                 "databases were rolled back; bring files back with `coeval undo` (first difference at key {})",
                 key.as_deref().unwrap_or("unknown")

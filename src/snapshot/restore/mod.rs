@@ -6,6 +6,7 @@
 
 mod error;
 mod links;
+mod owners;
 mod rules;
 mod wanted;
 
@@ -15,18 +16,18 @@ pub use wanted::KeyRange;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use wanted::{TreeChanges, Wanted};
 
-use super::capture::{self, CaptureOptions, Captured, Mode, To};
-use super::opened::{self, Snapshot, TreeRecord};
+use super::capture::{self, CaptureOptions, Captured, Mode};
+use super::opened::{Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
-use crate::repo::Scratch;
 use crate::report::{Event, Fate, Silent};
 use crate::source::{
-    Applied, Extras, Fit, Kind, PathFilter, Shortfall, Source, Target, display_key,
+    Applied, Extras, Fit, Kind, Owners, PathFilter, Shortfall, Source, Target, display_key,
 };
 use crate::tree::{self, Change, Difference, Tree, Value};
 
@@ -46,6 +47,9 @@ pub struct Destination<'a> {
     pub overwrite: Overwrite,
     /// Which paths, of files; others are as if neither side had them.
     pub paths: PathFilter,
+    /// What the owners and groups of files were called, where they are to be those that are called
+    /// so here; otherwise those with the same numbers.
+    pub owners: Option<Owners>,
 }
 
 /// Which entries of a source to restore.
@@ -87,6 +91,8 @@ pub struct Restored {
     pub before: Option<SnapshotId>,
     /// What was applied.
     pub applied: Applied,
+    /// Bytes of contents of files that came from the repository; the others were there.
+    pub bytes_fetched: u64,
     /// The trees that were read again and have the root they must have.
     pub verified: Vec<VerifiedTree>,
 }
@@ -102,7 +108,7 @@ pub struct VerifiedTree {
     pub tree: String,
     /// Entries in it.
     pub entries: u64,
-    /// Its root hash: the snapshot's.
+    /// Its root hash: the snapshot's, if all of it was restored.
     pub root: String,
 }
 
@@ -127,13 +133,10 @@ fn plan_one(
     destination: &mut Destination<'_>,
     ctx: &Context,
 ) -> Result<Vec<TreePlan>, Failure> {
-    let repo = &snapshot.repo;
-    let wanted = Wanted::of(snapshot, destination)?;
-    let scratch = repo.scratch()?;
+    let wanted = Wanted::of(snapshot, destination, ctx)?;
     let source = destination.target.as_source();
     let present = source.begin(None, ctx)?;
-    let to = To { reader: repo, writer: &scratch, watch: None };
-    let trees = capture::capture_trees(to, source, &present, None, ctx)?.trees;
+    let trees = capture::capture_trees(wanted.to_scratch(), source, &present, None, ctx)?.trees;
     source.end()?;
     let before = match destination.target.fit(&wanted.description, ctx)? {
         Fit::Kept => by_name(trees),
@@ -146,7 +149,7 @@ fn plan_one(
             let old = before.get(&record.info.name).copied();
             let mut changes = Applied::default();
             let mut bytes = 0;
-            for difference in wanted.differences(&scratch, record, old) {
+            for difference in wanted.differences(record.tree, old) {
                 let difference = difference?;
                 changes.count(&difference);
                 bytes += new_bytes(&difference);
@@ -216,26 +219,30 @@ fn apply_all(
     ctx: &Context,
 ) -> Result<Restored, Failure> {
     let before = take_before(snapshot, destinations, options, ctx)?;
-    let mut restored =
-        Restored { before: before.id, applied: Applied::default(), verified: vec![] };
-    let mut expected = Vec::new();
+    let mut restored = Restored {
+        before: before.id,
+        applied: Applied::default(),
+        bytes_fetched: 0,
+        verified: vec![],
+    };
+    let mut staged = Vec::new();
     for destination in destinations.iter_mut() {
-        let (applied, roots) = apply_one(snapshot, destination, &before, ctx)?;
-        restored.applied.add(applied);
-        expected.push(roots);
+        let wanted = Wanted::of(snapshot, destination, ctx)?;
+        let expected = apply_one(&wanted, destination, &before, &mut restored, ctx)?;
+        staged.push((wanted, expected));
     }
     let is_database = |destination: &Destination<'_>| destination.kind == Kind::Database;
     // Databases are compared while they can still be rolled back; files once they are in place.
     // Rows may name files, so files become final first.
-    for (destination, roots) in destinations.iter_mut().zip(&expected) {
+    for (destination, (wanted, expected)) in destinations.iter_mut().zip(&staged) {
         if is_database(destination) {
-            restored.verified.extend(verify(snapshot, destination, roots, &before, ctx)?);
+            restored.verified.extend(verify(wanted, destination, expected, &before, ctx)?);
         }
     }
-    for (destination, roots) in destinations.iter_mut().zip(&expected) {
+    for (destination, (wanted, expected)) in destinations.iter_mut().zip(&staged) {
         if !is_database(destination) {
             destination.target.commit()?;
-            restored.verified.extend(verify(snapshot, destination, roots, &before, ctx)?);
+            restored.verified.extend(verify(wanted, destination, expected, &before, ctx)?);
         }
     }
     for destination in destinations.iter_mut().filter(|destination| is_database(destination)) {
@@ -286,51 +293,54 @@ fn take_before(
     Ok(Before { id: Some(id), trees })
 }
 
-/// Stages the changes of one source; gives the roots that its trees must have afterwards.
+/// Stages the changes of one source; gives the trees that it must have afterwards.
 fn apply_one(
-    snapshot: &Snapshot,
+    wanted: &Wanted<'_>,
     destination: &mut Destination<'_>,
     before: &Before,
+    restored: &mut Restored,
     ctx: &Context,
-) -> Result<(Applied, BTreeMap<String, Tree>), Failure> {
-    let wanted = Wanted::of(snapshot, destination)?;
+) -> Result<BTreeMap<String, Tree>, Failure> {
     let fit = destination.target.fit(&wanted.description, ctx)?;
     let present = match fit {
         Fit::Kept => before.of(destination),
         Fit::Rebuilt if destination.selection == Selection::Everything => BTreeMap::new(),
         Fit::Rebuilt => return Err(RestoreError::StructureDiffers.into()),
     };
-    let expected = wanted.expected(snapshot, &present)?;
+    let expected = wanted.expected(&present)?;
     let trees = wanted.trees.iter().map(|record| record.info.clone()).collect();
-    let left = leftovers(snapshot, destination, ctx)?;
-    let changes = TreeChanges { snapshot, wanted: &wanted, trees, present: &present, left };
+    let left = leftovers(wanted, destination, ctx)?;
+    let bytes_fetched = AtomicU64::new(0);
+    let changes = TreeChanges { wanted, trees, present: &present, left, bytes_fetched };
     let what = format!("restoring {}/{}", destination.kind.as_str(), destination.name);
     ctx.phase(what, None);
-    Ok((destination.target.apply(&changes, ctx)?, expected))
+    restored.applied.add(destination.target.apply(&changes, ctx)?);
+    restored.bytes_fetched += changes.bytes_fetched.into_inner();
+    Ok(expected)
 }
 
 /// Reads what a restore that was cut short left in a target, if any did.
-fn leftovers<'a>(
-    snapshot: &'a Snapshot,
+fn leftovers(
+    wanted: &Wanted<'_>,
     destination: &mut Destination<'_>,
     ctx: &Context,
-) -> Result<Option<(Scratch<'a>, Tree)>, Failure> {
+) -> Result<Option<Tree>, Failure> {
     let Some(mut source) = destination.target.leftovers()? else { return Ok(None) };
     ctx.phase("reading what a restore that was cut short had got ready", None);
     // What of it cannot be read is fetched again: nothing that anybody has to know.
     let quiet = Context { reporter: Arc::new(Silent), ..ctx.clone() };
-    let scratch = snapshot.repo.scratch()?;
     let mut description = source.begin(None, &quiet)?;
     description.aids.clear();
-    let to = To { reader: &snapshot.repo, writer: &scratch, watch: None };
-    let trees = capture::capture_trees(to, &mut *source, &description, None, &quiet)?.trees;
+    let trees =
+        capture::capture_trees(wanted.to_scratch(), &mut *source, &description, None, &quiet)?
+            .trees;
     source.end()?;
-    Ok(trees.first().map(|record| record.tree).map(|tree| (scratch, tree)))
+    Ok(trees.first().map(|record| record.tree))
 }
 
 /// Reads a target again and compares its roots with those that it could get.
 fn verify(
-    snapshot: &Snapshot,
+    wanted: &Wanted<'_>,
     destination: &mut Destination<'_>,
     expected: &BTreeMap<String, Tree>,
     before: &Before,
@@ -338,14 +348,12 @@ fn verify(
 ) -> Result<Vec<VerifiedTree>, Failure> {
     let (kind, name) = (destination.kind, destination.name.clone());
     ctx.phase(format!("verifying {}/{name}", kind.as_str()), None);
-    let scratch = snapshot.repo.scratch()?;
-    let expected = &attainable(snapshot, destination, expected, before, &scratch)?;
+    let expected = &attainable(wanted, destination, expected, before)?;
     let source = destination.target.as_source();
     let mut description = source.begin(None, ctx)?;
     description.trees.retain(|info| expected.contains_key(&info.name));
     description.aids.clear();
-    let to = To { reader: &snapshot.repo, writer: &scratch, watch: None };
-    let trees = capture::capture_trees(to, source, &description, None, ctx)?.trees;
+    let trees = capture::capture_trees(wanted.to_scratch(), source, &description, None, ctx)?.trees;
     source.end()?;
     let found = by_name(trees);
     expected
@@ -361,7 +369,8 @@ fn verify(
                 });
             }
             let path = format!("{}/{name}/{tree}", kind.as_str());
-            let difference = tree::differences(&scratch, found.get(tree).copied(), Some(*expected))
+            let found = found.get(tree).copied();
+            let difference = tree::differences(&wanted.scratch, found, Some(*expected))
                 .next()
                 .transpose()?
                 .map(|difference| crate::id::hex(&difference.key));
@@ -372,14 +381,13 @@ fn verify(
 
 /// The expected trees, but for what a directory said that it cannot hold.
 fn attainable(
-    snapshot: &Snapshot,
+    wanted: &Wanted<'_>,
     destination: &mut Destination<'_>,
     expected: &BTreeMap<String, Tree>,
     before: &Before,
-    scratch: &Scratch<'_>,
 ) -> Result<BTreeMap<String, Tree>, Failure> {
     let mut attainable = expected.clone();
-    let (before, kind) = (before.of(destination), destination.kind);
+    let (before, scratch) = (before.of(destination), &wanted.scratch);
     let mut shortfalls = destination.target.shortfalls()?.peekable();
     // Only directories fall short, and they have one tree.
     let (Some((name, tree)), Some(_)) = (expected.first_key_value(), shortfalls.peek()) else {
@@ -399,7 +407,7 @@ fn attainable(
         };
         Ok(Change { key, value })
     });
-    let shape = opened::shape(&snapshot.repo, kind)?;
+    let shape = wanted.shape()?;
     let tree = tree::edit(scratch, scratch, &shape, Some(*tree), Box::new(changes))?;
     attainable.insert(name.clone(), tree);
     Ok(attainable)

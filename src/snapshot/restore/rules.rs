@@ -52,6 +52,12 @@ impl Rules {
         all && self.overwrite == Overwrite::Always
     }
 
+    /// Whether an entry of files is one of those that the restore is about.
+    pub(super) fn cover(&self, key: &[u8], entry: &Entry) -> bool {
+        let is_selected = self.keys.as_ref().is_none_or(|keys| keys.contains(key));
+        is_selected && self.paths.admits(key, entry.is_directory())
+    }
+
     /// Whether a difference is taken up; they are asked for in the order of keys.
     pub(super) fn admit(
         &self,

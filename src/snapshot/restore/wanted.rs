@@ -1,17 +1,22 @@
 //! What of a snapshot is wanted in a target, and the changes that bring it there.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::links::{self, Links, same, same_content};
 use super::rules::{Above, Rules};
-use super::{Destination, RestoreError, Selection};
+use super::{Destination, RestoreError, Selection, owners};
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::repo::{ChunkReader, Scratch};
+use crate::repo::Scratch;
+use crate::report::Event;
+use crate::snapshot::capture::{self, To};
 use crate::snapshot::manifest::SourceRecord;
 use crate::snapshot::opened::{self, Snapshot, TreeRecord};
-use crate::source::{Description, Kind, Plan, TreeInfo};
-use crate::tree::{self, Change, Changes, Content, Difference, EachRun, Stream, Tree};
+use crate::source::{Description, Kind, Owners, Plan, TreeInfo};
+use crate::tree::{
+    self, Change, Changes, Content, Difference, EachRun, Shape, Sought, Tree, Value,
+};
 
 /// A set of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,19 +28,26 @@ pub enum KeyRange {
 }
 
 /// What of a source is wanted.
-pub(super) struct Wanted {
+pub(super) struct Wanted<'s> {
     kind: Kind,
+    snapshot: &'s Snapshot,
     pub(super) description: Description,
     pub(super) trees: Vec<TreeRecord>,
     rules: Rules,
+    /// Where trees of the restore are that are not in the repository.
+    pub(super) scratch: Scratch<'s>,
 }
 
-impl Wanted {
-    pub(super) fn of(snapshot: &Snapshot, destination: &Destination<'_>) -> Result<Self, Failure> {
+impl<'s> Wanted<'s> {
+    pub(super) fn of(
+        snapshot: &'s Snapshot,
+        destination: &Destination<'_>,
+        ctx: &Context,
+    ) -> Result<Self, Failure> {
         let source = find_source(snapshot, destination.kind, &destination.name)?;
         let description = snapshot.description(source)?;
         let all = snapshot.trees(source)?;
-        let (trees, keys) = match &destination.selection {
+        let (mut trees, keys) = match &destination.selection {
             Selection::Everything => (all, None),
             Selection::Tree(name) => (pick(all, name), None),
             Selection::Entries { tree, keys } => (pick(all, tree), Some(keys.clone())),
@@ -43,19 +55,40 @@ impl Wanted {
         let Destination { kind, extras, overwrite, .. } = *destination;
         let (is_files, paths) = (kind != Kind::Database, destination.paths.clone());
         let rules = Rules { is_files, keys, paths, extras, overwrite };
-        Ok(Self { kind, description, trees, rules })
+        let scratch = snapshot.repo.scratch()?;
+        if let Some(owners) = &destination.owners {
+            if *owners == Owners::default() {
+                let item = capture::path(kind, &destination.name);
+                let reason = "the snapshot has no names of owners: their numbers are restored";
+                ctx.report(Event::Skipped { item, reason: reason.to_owned() });
+            }
+            let shape = opened::shape(&snapshot.repo, kind)?;
+            for TreeRecord { tree, .. } in &mut trees {
+                *tree = owners::renumber(&scratch, &shape, *tree, owners, &rules, ctx)?;
+            }
+        }
+        Ok(Self { kind, snapshot, description, trees, rules, scratch })
+    }
+
+    /// How the trees are cut and stored.
+    pub(super) fn shape(&self) -> Result<Shape, Failure> {
+        opened::shape(&self.snapshot.repo, self.kind)
+    }
+
+    /// Where trees are captured only to be compared.
+    pub(super) fn to_scratch(&self) -> To<'_, 'static> {
+        To { reader: &self.snapshot.repo, writer: &self.scratch, watch: None }
     }
 
     /// The differences of one tree that are wanted.
-    pub(super) fn differences<'a>(
-        &'a self,
-        reader: &'a dyn ChunkReader,
-        record: &TreeRecord,
+    pub(super) fn differences(
+        &self,
+        tree: Tree,
         old: Option<Tree>,
-    ) -> impl Iterator<Item = Result<Difference, Failure>> + 'a {
+    ) -> impl Iterator<Item = Result<Difference, Failure>> {
         let mut above = Above::default();
         let mut admits = move |difference: &Difference| self.rules.admit(difference, &mut above);
-        tree::differences(reader, old, Some(record.tree)).filter_map(move |difference| {
+        tree::differences(&self.scratch, old, Some(tree)).filter_map(move |difference| {
             let difference = match difference {
                 Ok(difference) => difference,
                 Err(error) => return Some(Err(error.into())),
@@ -72,10 +105,9 @@ impl Wanted {
     /// present ones with the planned changes.
     pub(super) fn expected(
         &self,
-        snapshot: &Snapshot,
         present: &BTreeMap<String, Tree>,
     ) -> Result<BTreeMap<String, Tree>, Failure> {
-        let repo = &snapshot.repo;
+        let (shape, scratch) = (self.shape()?, &self.scratch);
         let mut expected = BTreeMap::new();
         for record in &self.trees {
             let old = present.get(&record.info.name).copied();
@@ -83,14 +115,12 @@ impl Wanted {
             let tree = if self.rules.take_everything() || old.is_none() && self.rules.take_all() {
                 record.tree
             } else {
-                let scratch = repo.scratch()?;
-                let changes = self.changes(snapshot, record, old);
-                let shape = opened::shape(repo, self.kind)?;
-                let tree = tree::edit(&scratch, &scratch, &shape, old, changes)?;
+                let changes = self.changes(record.tree, old);
+                let tree = tree::edit(scratch, scratch, &shape, old, changes)?;
                 match old {
                     Some(old) if is_files => {
-                        let relinked = links::orphans(&scratch, old, tree);
-                        tree::edit(&scratch, &scratch, &shape, Some(tree), relinked)?
+                        let relinked = links::orphans(scratch, old, tree);
+                        tree::edit(scratch, scratch, &shape, Some(tree), relinked)?
                     }
                     _ => tree,
                 }
@@ -101,14 +131,8 @@ impl Wanted {
     }
 
     /// The changes of one tree, with contents as the repository stores them.
-    pub(super) fn changes<'a>(
-        &'a self,
-        snapshot: &'a Snapshot,
-        record: &TreeRecord,
-        old: Option<Tree>,
-    ) -> Changes<'a> {
-        let repo = &*snapshot.repo;
-        let mut links = Links::new(repo, record.tree, old);
+    pub(super) fn changes(&self, tree: Tree, old: Option<Tree>) -> Changes<'_> {
+        let mut links = Links::new(&self.scratch, tree, old);
         let partial = self.rules.is_files && !self.rules.take_everything();
         let mut change = move |difference: Difference| {
             let Difference { key, old, new: mut value } = difference;
@@ -123,7 +147,7 @@ impl Wanted {
             }
             Ok(Some(Change { key, value }))
         };
-        let differences = self.differences(repo, record, old);
+        let differences = self.differences(tree, old);
         Box::new(
             differences.filter_map(move |difference| difference.and_then(&mut change).transpose()),
         )
@@ -169,12 +193,13 @@ fn find_source<'s>(
 
 /// The plan that a target gets.
 pub(super) struct TreeChanges<'a> {
-    pub(super) snapshot: &'a Snapshot,
-    pub(super) wanted: &'a Wanted,
+    pub(super) wanted: &'a Wanted<'a>,
     pub(super) trees: Vec<TreeInfo>,
     pub(super) present: &'a BTreeMap<String, Tree>,
     /// What a restore that was cut short left.
-    pub(super) left: Option<(Scratch<'a>, Tree)>,
+    pub(super) left: Option<Tree>,
+    /// Bytes of contents that came from the repository.
+    pub(super) bytes_fetched: AtomicU64,
 }
 
 impl Plan for TreeChanges<'_> {
@@ -192,11 +217,11 @@ impl Plan for TreeChanges<'_> {
             return Ok(Box::new(std::iter::empty()));
         };
         let old = self.present.get(&tree.name).copied();
-        Ok(self.wanted.changes(self.snapshot, record, old))
+        Ok(self.wanted.changes(record.tree, old))
     }
 
     fn opened<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
-        let repo = &self.snapshot.repo;
+        let repo = &self.wanted.snapshot.repo;
         Ok(Box::new(self.changes(tree)?.map(|change| {
             change.map(|mut change| {
                 change.value = change.value.map(|value| value.opened(repo));
@@ -205,13 +230,25 @@ impl Plan for TreeChanges<'_> {
         })))
     }
 
-    fn fetch(&self, streams: &[Stream], ctx: &Context, each: &EachRun<'_>) -> Result<(), Failure> {
-        tree::fetch(&*self.snapshot.repo, streams, ctx.jobs, each)
+    fn fetch(
+        &self,
+        sought: &[Sought<'_>],
+        ctx: &Context,
+        each: &EachRun<'_>,
+    ) -> Result<(), Failure> {
+        let fetched = tree::fetch(&*self.wanted.snapshot.repo, sought, ctx.jobs, each)?;
+        self.bytes_fetched.fetch_add(fetched, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn present(&self, tree: &TreeInfo, key: &[u8]) -> Result<Option<Value>, Failure> {
+        let Some(present) = self.present.get(&tree.name) else { return Ok(None) };
+        Ok(tree::get(&self.wanted.scratch, *present, key)?)
     }
 
     fn is_left(&self, key: &[u8], content: &Content) -> Result<bool, Failure> {
-        let Some((scratch, left)) = &self.left else { return Ok(false) };
-        let left = tree::get(scratch, *left, key)?;
+        let Some(left) = self.left else { return Ok(false) };
+        let left = tree::get(&self.wanted.scratch, left, key)?;
         Ok(left.is_some_and(|left| same_content(&left.content, content)))
     }
 }

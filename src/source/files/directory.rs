@@ -56,12 +56,10 @@ impl Target for Directory {
         let staging = staging.as_mut().ok_or_else(|| not_begun(files))?;
         let mut applied = Applied::default();
         for tree in plan.trees().iter().filter(|tree| tree.name == TREE) {
-            let mut stage = Stage::new(staging, plan, ctx)?;
+            let mut stage = Stage::new(staging, plan, tree, ctx)?;
             for change in plan.changes(tree)? {
                 ctx.check_cancelled()?;
-                let change = change?;
-                stage.refuse_unsaved(&files.selection, &change)?;
-                stage.step(change)?;
+                stage.step(change?)?;
             }
             applied = stage.finish()?;
         }

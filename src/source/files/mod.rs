@@ -6,6 +6,7 @@
 //! can bring back (inode, change time) and would make equal directories look different.
 
 mod attributes;
+mod batch;
 mod capture;
 mod commit;
 mod directory;
@@ -44,7 +45,7 @@ pub use select::{PathFilter, PathList, ResolvedList, patterns_in};
 use self::capture::Capture;
 use self::owners::Numbers;
 use self::reading::Unread;
-use self::select::{List, Selection};
+use self::select::{LeftOutKeys, List, Selection};
 use self::spool::Spool;
 use self::walk::Walk;
 use super::{Delta, Description, Kind, Parent, Source, TreeInfo};
@@ -59,7 +60,8 @@ const TREE: &str = "";
 const STAT: &str = "stat";
 /// The aid: the names of owners and groups; see [`Owners`].
 pub(crate) const OWNERS: &str = "owners";
-
+/// The aid of a source that leaves something out for what it finds: the keys of that.
+pub(crate) const LEFT_OUT: &str = "left-out";
 /// The aid of a source that is a list: the keys that were listed.
 pub(crate) const LIST: &str = "list";
 
@@ -220,7 +222,8 @@ impl Files {
     }
 
     /// The same choice of files as that of the source with this description, below `root`, or
-    /// where it was captured if that is `None`: for a restore.
+    /// where it was captured if that is `None`: for a restore. What was left out for what was
+    /// found then is [given](Self::with_left_out); sizes and tags of today leave out nothing.
     pub fn described(
         kind: Kind,
         name: impl Into<String>,
@@ -237,7 +240,16 @@ impl Files {
         if root.as_os_str().is_empty() {
             return Err(FilesError::NoPlace);
         }
-        Self::with_header(kind, name.into(), root, header)
+        let mut files = Self::with_header(kind, name.into(), root, header)?;
+        files.selection.ignore_what_is_found();
+        Ok(files)
+    }
+
+    /// Leaves out what was left out when the [described](Self::described) source was captured,
+    /// since it was too large then or in a tagged folder.
+    pub(crate) fn with_left_out(mut self, entries: Changes<'_>) -> Result<Self, Failure> {
+        self.selection.give_left_out(entries)?;
+        Ok(self)
     }
 
     /// The directory that keys are relative to.
@@ -333,14 +345,16 @@ impl Source for Files {
         Ok(Description {
             header,
             trees: vec![tree(TREE)],
-            aids: self
-                .selection
-                .list()
-                .map(|_| LIST)
-                .into_iter()
-                .chain([OWNERS, STAT])
-                .map(tree)
-                .collect(),
+            aids: [
+                self.selection.left_out().map(|_| LEFT_OUT),
+                self.selection.list().map(|_| LIST),
+                Some(OWNERS),
+                Some(STAT),
+            ]
+            .into_iter()
+            .flatten()
+            .map(tree)
+            .collect(),
             ..Description::default()
         })
     }
@@ -356,11 +370,18 @@ impl Source for Files {
         match tree.name.as_str() {
             STAT => return self.fingerprints(),
             OWNERS => return self.owners(ctx),
+            LEFT_OUT | LIST => {
+                let entries = if tree.name == LIST {
+                    self.selection.list().map(List::entries)
+                } else {
+                    self.selection.left_out().map(LeftOutKeys::entries)
+                };
+                let entries = entries.transpose()?;
+                return Ok(Delta::Everything(
+                    entries.unwrap_or_else(|| Box::new(std::iter::empty())),
+                ));
+            }
             _ => {}
-        }
-        if tree.name == LIST {
-            let entries = self.selection.list().map(List::entries).transpose()?;
-            return Ok(Delta::Everything(entries.unwrap_or_else(|| Box::new(std::iter::empty()))));
         }
         let before = parent.map(|parent| parent.entries(STAT)).transpose()?.flatten();
         let since_parent = before.is_some();
@@ -447,15 +468,6 @@ pub enum FilesError {
         /// Why.
         source: io::Error,
     },
-    /// What would be replaced is now too large, or in a tagged folder, and so was not saved.
-    #[error(
-        "refused: {} is now left out by its size or a tag, and would be lost",
-        path.display()
-    )]
-    Unsaved {
-        /// The file.
-        path: PathBuf,
-    },
     /// The content of a file could not be fetched.
     #[error("cannot fetch the content of {path}")]
     Content {
@@ -508,9 +520,6 @@ impl Hint for FilesError {
             Self::PatternPath { .. } => {
                 Some("write the whole path, as /app/.env or /app/settings/*.py".to_owned())
             }
-            Self::Unsaved { .. } => Some(
-                "move it away, or restore into another directory with `--target DIR`".to_owned(),
-            ),
             Self::NotADirectory { .. } => {
                 Some("restore into another directory with `--target DIR`".to_owned())
             }

@@ -40,6 +40,7 @@ impl Spool {
     }
 }
 
+#[derive(Debug)]
 pub(super) struct SpoolIter<'a>(BufReader<&'a mut SpooledTempFile>);
 
 impl SpoolIter<'_> {

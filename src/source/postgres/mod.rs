@@ -107,21 +107,36 @@ impl Postgres {
     fn find_unchanged(
         &mut self,
         parent: &(Description, Position),
+        ctx: &Context,
     ) -> Result<Option<Description>, Failure> {
         let (description, position) = parent;
         let mut db = self.connect()?;
         db.execute("beginning a transaction", session::READ)?;
-        let same = position::now(&mut db)?.is_some_and(|now| now.sees_the_same_as(position));
-        let found = if same {
-            let mut header =
-                DatabaseHeader::from_json(&description.header).map_err(PostgresError::Header)?;
-            // Numbers are handed out also by transactions that come to nothing.
-            header.sequences = catalog::sequences(&mut db)?;
-            let notes = [(position::NOTE.to_owned(), position.to_note())].into();
-            let trees = description.trees.clone();
-            Some(Description { header: header.to_json(), trees, aids: Vec::new(), notes })
-        } else {
-            None
+        let now = position::now(&mut db)?.filter(|now| now.sees_the_same_as(position));
+        let found = match now {
+            Some(now) => {
+                let mut header = DatabaseHeader::from_json(&description.header)
+                    .map_err(PostgresError::Header)?;
+                // Numbers are handed out also by transactions that come to nothing.
+                header.sequences = catalog::sequences(&mut db)?;
+                let mut position = position.clone();
+                if position.log.is_none() {
+                    // From here on a slot that was made since can be followed.
+                    session::follow_log(
+                        &self.config,
+                        &mut db,
+                        &mut position,
+                        &now,
+                        &[],
+                        None,
+                        ctx,
+                    )?;
+                }
+                let notes = [(position::NOTE.to_owned(), position.to_note())].into();
+                let trees = description.trees.clone();
+                Some(Description { header: header.to_json(), trees, aids: Vec::new(), notes })
+            }
+            None => None,
         };
         db.execute("ending a transaction", "ROLLBACK")?;
         self.idle = Some(db);
@@ -176,7 +191,7 @@ impl Source for Postgres {
             });
             let parent = parent.filter(|(_, position)| position.options == self.config.options);
             if let Some(parent) = &parent
-                && let Some(description) = self.find_unchanged(parent)?
+                && let Some(description) = self.find_unchanged(parent, ctx)?
             {
                 self.unchanged = true;
                 return Ok(description);
@@ -202,9 +217,7 @@ impl Source for Postgres {
         }
         let Self { config, session, .. } = self;
         let session = session.as_mut().ok_or_else(|| config.not_open("reading"))?;
-        if let (transactions::COMMITS | transactions::CHANGES, Some(since)) =
-            (tree.name.as_str(), &mut session.since)
-        {
+        if let (COMMITS | CHANGES, Some(since)) = (tree.name.as_str(), &mut session.since) {
             return Ok(Delta::Everything(since.changed.transactions.aid(&tree.name)?));
         }
         let table = session.table(&tree.name)?.clone();

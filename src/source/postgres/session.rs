@@ -12,7 +12,7 @@ use super::super::{Applied, Description, Fit, Plan, TreeInfo};
 use super::catalog::{self, Server, Table, qualified};
 use super::connect::{Db, Login};
 use super::error::PostgresError;
-use super::position::{self, Position};
+use super::position::{self, Now, Position};
 use super::slot::{self, Changed, Dirty};
 use super::{apply, ddl, transactions};
 use crate::context::Context;
@@ -148,45 +148,18 @@ impl Session {
         let options = config.options.clone();
         let position = now.clone().into_position(options, structure, &self.tables);
         let position = self.position.insert(position);
-        let name = config.slot.clone();
-        let name = name.unwrap_or_else(|| slot::default_name(config.login.database()));
-        let Some(slot) = slot::find(&mut self.db, &name)? else {
-            if !now.is_durable(&mut self.db)? {
-                position.snapshot = None;
-            }
-            if config.slot.is_some() {
-                everything(config, &format!("there is no replication slot {name}"), ctx);
-            }
-            return Ok(());
-        };
-        if let Some(retained) = slot.retained.filter(|bytes| *bytes > MUCH_LOG) {
-            ctx.report(Event::Note(format!(
-                "database {}: slot {name} keeps {} MiB of log on the server; if nobody takes \
-                 snapshots any more, remove it with `coeval database remove`",
-                config.name,
-                retained >> 20
-            )));
-        }
-        if let Some(trouble) = slot.trouble(&self.server.database) {
-            everything(config, &trouble, ctx);
-            return Ok(());
-        }
         let then = parent.as_ref().map(|(_, position)| position);
-        let log = match slot::read(&config.login, &slot, then, &now, &self.tables, ctx) {
-            Ok(log) => log,
-            Err(error) => {
-                everything(config, &error.to_string(), ctx);
-                return Ok(());
-            }
-        };
-        position.log = Some(log.position);
-        position.snapshot = Some(log.seen);
-        match (log.changed, parent) {
-            (Ok(changed), Some((parent, position))) => {
+        let db = &mut self.db;
+        let changed = follow_log(config, db, position, &now, &self.tables, then, ctx)?;
+        if position.log.is_none() && !now.is_durable(db)? {
+            position.snapshot = None;
+        }
+        match (changed, parent) {
+            (Some(Ok(changed)), Some((parent, position))) => {
                 self.since = Some(Since { parent, position, changed });
             }
-            (Err(reason), _) => everything(config, &reason, ctx),
-            (Ok(_), None) => {}
+            (Some(Err(reason)), _) => everything(config, &reason, ctx),
+            _ => {}
         }
         Ok(())
     }
@@ -489,6 +462,44 @@ fn set_sequence(db: &mut Db, sequence: &Sequence) -> Result<(), PostgresError> {
     );
     db.execute(&format!("setting sequence {name}"), &sql)?;
     Ok(())
+}
+
+/// Reads the log of the database's slot, if it has one, and notes in `position` how far. Gives what
+/// changed since `then`, or why that cannot be told.
+pub(super) fn follow_log(
+    config: &Config,
+    db: &mut Db,
+    position: &mut Position,
+    now: &Now,
+    tables: &[Table],
+    then: Option<&Position>,
+    ctx: &Context,
+) -> Result<Option<Result<Changed, String>>, Failure> {
+    let database = config.login.database();
+    let name = config.slot.clone().unwrap_or_else(|| slot::default_name(database));
+    let Some(slot) = slot::find(db, &name)? else {
+        let missing = || Err(format!("there is no replication slot {name}"));
+        return Ok(config.slot.as_ref().map(|_| missing()));
+    };
+    if let Some(retained) = slot.retained.filter(|bytes| *bytes > MUCH_LOG) {
+        ctx.report(Event::Note(format!(
+            "database {}: slot {name} keeps {} MiB of log on the server; if nobody takes \
+             snapshots any more, remove it with `coeval database remove`",
+            config.name,
+            retained >> 20
+        )));
+    }
+    if let Some(trouble) = slot.trouble(database) {
+        return Ok(Some(Err(trouble)));
+    }
+    match slot::read(&config.login, &slot, then, now, tables, ctx) {
+        Ok(log) => {
+            position.log = Some(log.position);
+            position.snapshot = Some(log.seen);
+            Ok(Some(log.changed))
+        }
+        Err(error) => Ok(Some(Err(error.to_string()))),
+    }
 }
 
 /// Says why a capture reads more than what changed.

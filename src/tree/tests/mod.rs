@@ -40,6 +40,10 @@ impl ChunkReader for Counted {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.chunks.read_chunk(id)
     }
+
+    fn names(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.chunks.names(id, bytes)
+    }
 }
 
 impl ChunkWriter for Counted {
@@ -385,6 +389,10 @@ struct Damaged<'a> {
 impl ChunkReader for Damaged<'_> {
     fn read_chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError> {
         if *id == self.id { Ok(self.bytes.clone()) } else { self.store.read_chunk(id) }
+    }
+
+    fn names(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.store.names(id, bytes)
     }
 }
 

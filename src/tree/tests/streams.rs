@@ -216,3 +216,54 @@ fn a_content_that_is_read_again_is_compared_with_what_it_was() {
     expected.extend(again);
     assert_eq!(tree, built(&store, &shape, &expected));
 }
+
+impl ReadAt for Vec<u8> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        let bytes = self.get(start..start + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_stream_has_in_common_with_its_basis_is_not_fetched() {
+    let (store, shape) = (Counted::default(), tiny());
+    let old = noise(1, 100_000);
+    let mut new = old.clone();
+    new.splice(50_000..50_010, *b"inserted, and longer");
+    // Twice the same, so that some chunks belong at two places.
+    new.extend_from_slice(&old);
+    let stream = |bytes: &[u8]| match store_(&store, &shape, bytes) {
+        Content::Stored(stream) => stream,
+        other => panic!("{other:?}"),
+    };
+    let (have, want) = (stream(&old), stream(&new));
+    let fetched = |stream, bytes: &Vec<u8>| {
+        let found = std::sync::Mutex::new(vec![0; new.len()]);
+        let each = |run: &[u8], places: &[Place]| {
+            for place in places {
+                let start = usize::try_from(place.offset).unwrap();
+                let mut found = found.lock().unwrap();
+                let there = &mut found[start..start + run.len()];
+                assert!(there.iter().all(|byte| *byte == 0), "each byte comes once");
+                there.copy_from_slice(run);
+            }
+            Ok(())
+        };
+        let basis = Some(Basis { stream, bytes });
+        let fetched = fetch(&store, &[Sought { stream: want, basis }], 2, &each).unwrap();
+        assert!(found.into_inner().unwrap() == new);
+        fetched
+    };
+    assert_eq!(fetched(want, &new), 0);
+    assert!((1..8_000).contains(&fetched(have, &old)));
+
+    // A basis that is no longer what it was is found out, and what it lacks is fetched.
+    let mut changed = old.clone();
+    changed[20_000..40_000].fill(7);
+    assert!((20_000..40_000).contains(&fetched(have, &changed)));
+    changed.truncate(10_000);
+    assert!((90_000..110_000).contains(&fetched(have, &changed)));
+    assert!((100_000..110_000).contains(&fetched(have, &Vec::new())));
+}

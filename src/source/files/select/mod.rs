@@ -5,19 +5,19 @@
 //! came of it so far. The walk only asks.
 
 mod filter;
+mod found;
 mod ignore;
 mod list;
 mod tag;
 
 use std::ffi::CString;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use globset::{Candidate, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::fs::Stat;
 
+use self::found::Keeping;
 use self::ignore::{Case, Ignore};
 use self::list::Cursor;
 use self::tag::Tag;
@@ -25,9 +25,12 @@ use super::entry::{file_type, size};
 use super::path::{display_key, path_bytes};
 use super::{FilesError, FilesOptions};
 use crate::context::Context;
+use crate::hint::Failure;
 use crate::report::{Event, Exclusion, Fate, LeftOut};
+use crate::tree::Changes;
 
 pub use self::filter::PathFilter;
+pub(super) use self::found::LeftOutKeys;
 pub use self::ignore::patterns_in;
 pub(super) use self::list::List;
 pub use self::list::{PathList, ResolvedList};
@@ -45,6 +48,7 @@ pub(super) struct Wanted {
 pub(super) struct Selection {
     scope: Scope,
     except: Except,
+    left_out: LeftOutKeys,
 }
 
 #[derive(Debug)]
@@ -70,19 +74,23 @@ struct Except {
 impl Selection {
     /// Everything but what the options leave out.
     pub(super) fn except(options: &FilesOptions) -> Result<Self, FilesError> {
-        Ok(Self { scope: Scope::Everything, except: Except::new(options)? })
+        Ok(Self::new(Scope::Everything, Except::new(options)?))
     }
 
     /// What is listed, but for what the options leave out.
     pub(super) fn listed(list: List, options: &FilesOptions) -> Result<Self, FilesError> {
-        Ok(Self { scope: Scope::Listed(list), except: Except::new(options)? })
+        Ok(Self::new(Scope::Listed(list), Except::new(options)?))
     }
 
     /// Only what matches one of the patterns, each relative to the root.
     pub(super) fn only(patterns: &[String]) -> Result<Self, FilesError> {
         let patterns = patterns.iter().map(|pattern| Pattern::new(pattern));
         let patterns = patterns.collect::<Result<_, _>>()?;
-        Ok(Self { scope: Scope::Matching(patterns), except: Except::default() })
+        Ok(Self::new(Scope::Matching(patterns), Except::default()))
+    }
+
+    fn new(scope: Scope, except: Except) -> Self {
+        Self { scope, except, left_out: LeftOutKeys::new() }
     }
 
     /// The list, where there is one.
@@ -93,36 +101,22 @@ impl Selection {
         }
     }
 
-    /// Whether what is at a key now is left out for what it, or a folder around it, has become: it
-    /// is too large, or tagged. A snapshot in which it was not may still have the key.
-    pub(super) fn has_lost(&self, root: &OwnedFd, key: &[u8]) -> io::Result<bool> {
+    /// Leaves out nothing any more for what is found; only what is given.
+    pub(super) fn ignore_what_is_found(&mut self) {
+        self.except.tags.clear();
+        self.except.larger_than = None;
+    }
+
+    /// Leaves out what a snapshot left out for what was found then.
+    pub(super) fn give_left_out(&mut self, entries: Changes<'_>) -> Result<(), Failure> {
+        self.left_out.give(entries)
+    }
+
+    /// What the last walk left out for what it found; `None` if there can be no such thing.
+    pub(super) fn left_out(&mut self) -> Option<&mut LeftOutKeys> {
         let Except { tags, larger_than, .. } = &self.except;
-        if tags.is_empty() && larger_than.is_none() {
-            return Ok(false);
-        }
-        let path = path_bytes(key);
-        let stat = match rustix::fs::statat(root, path.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
-        if self.except.is_too_large(&stat) {
-            return Ok(true);
-        }
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
-        for end in std::iter::once(0).chain(ends) {
-            let (folder, name) = path.split_at(end);
-            let folder = if folder.is_empty() { b"." } else { folder };
-            let name = name.strip_prefix(b"/").unwrap_or(name);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let folder = rustix::fs::openat(root, folder, flags, Mode::empty())?;
-            for tag in tags.iter().filter(|tag| tag.name().as_bytes() != name) {
-                if tag.is_in(&folder)? {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
+        let finds = !tags.is_empty() || larger_than.is_some() || self.left_out.are_given();
+        finds.then_some(&mut self.left_out)
     }
 
     /// Begins a walk through a root with this metadata.
@@ -131,7 +125,7 @@ impl Selection {
         root: &Stat,
         ctx: &'a Context,
     ) -> Result<Choice<'a>, FilesError> {
-        let Self { scope, except } = self;
+        let Self { scope, except, left_out } = self;
         let scope = match scope {
             Scope::Everything => Going::Everywhere,
             Scope::Matching(patterns) => {
@@ -141,7 +135,15 @@ impl Selection {
                 Going::Listed { has_root: list.has_root, cursor: list.cursor()? }
             }
         };
-        Ok(Choice { scope, except, device: root.st_dev, left_out: Vec::new(), report: true, ctx })
+        Ok(Choice {
+            scope,
+            except,
+            device: root.st_dev,
+            keeping: left_out.begin()?,
+            left_out: Vec::new(),
+            report: true,
+            ctx,
+        })
     }
 }
 
@@ -178,12 +180,8 @@ impl Except {
                 return Some(Exclusion::Pattern);
             }
         }
-        self.is_too_large(stat).then_some(Exclusion::TooLarge)
-    }
-
-    fn is_too_large(&self, stat: &Stat) -> bool {
         let too_large = |limit| file_type(stat).is_file() && size(stat) > limit;
-        self.larger_than.is_some_and(too_large)
+        self.larger_than.is_some_and(too_large).then_some(Exclusion::TooLarge)
     }
 }
 
@@ -213,6 +211,7 @@ pub(super) struct Choice<'a> {
     except: &'a Except,
     /// The file system of the root.
     device: u64,
+    keeping: Keeping<'a>,
     left_out: Vec<LeftOut>,
     /// Whether what was asked for and is not there is reported.
     report: bool,
@@ -274,7 +273,13 @@ impl Choice<'_> {
 
     /// Whether what was found at a key that may be wanted is left out; then it is counted.
     pub(super) fn leaves_out(&mut self, key: &[u8], stat: &Stat) -> bool {
-        let Some(reason) = self.except.leaves_out(key, stat) else { return false };
+        let was_too_large = self.keeping.given(key).is_some_and(|tag| tag.is_empty());
+        let reason = self.except.leaves_out(key, stat);
+        let reason = reason.or_else(|| was_too_large.then_some(Exclusion::TooLarge));
+        let Some(reason) = reason else { return false };
+        if reason == Exclusion::TooLarge {
+            self.keeping.keep(key, b"");
+        }
         let is_directory = file_type(stat).is_dir();
         if let (true, Going::Listed { cursor, .. }) = (is_directory, &mut self.scope) {
             cursor.leave_out(key);
@@ -296,10 +301,16 @@ impl Choice<'_> {
 
     /// The one name in a directory that is wanted, where that is the tag which says so.
     pub(super) fn tag(&mut self, key: &[u8], directory: &OwnedFd) -> Option<CString> {
+        if let Some(tag) = self.keeping.given(key).filter(|tag| !tag.is_empty()) {
+            self.keeping.keep(key, &tag);
+            self.count(key, inside(Exclusion::Tagged));
+            return CString::new(tag).ok();
+        }
         for tag in &self.except.tags {
             match tag.is_in(directory) {
                 Ok(false) => {}
                 Ok(true) => {
+                    self.keeping.keep(key, tag.name().as_bytes());
                     self.count(key, inside(tag.means));
                     return Some(tag.name().clone());
                 }
@@ -331,6 +342,7 @@ impl Choice<'_> {
 
     /// Ends the walk: reports what was asked for and is not there, and what was left out.
     pub(super) fn finish(&mut self) -> Result<(), FilesError> {
+        self.keeping.finish()?;
         while let Going::Listed { cursor, .. } = &mut self.scope
             && cursor.finish()?
         {
