@@ -11,6 +11,8 @@ use crate::source::record::{DatabaseHeader, TableHeader};
 use crate::source::testing::{self, Captured, Difference, Tree, apply, later, recorded};
 use crate::source::{Applied, Target};
 
+mod unchanged;
+
 /// Everything that has bitten someone.
 const SCHEMA: &str = r#"
 PRAGMA user_version = 7; PRAGMA application_id = 42;
@@ -357,7 +359,7 @@ fn what_is_no_database_is_an_error_that_helps() {
     assert!(source(&path).begin(None, &later()).is_err());
     assert!(Sqlite::new("main", "postgres://x/y", Vec::new()).is_err());
     assert!(Sqlite::new("main", "sqlite::memory:", Vec::new()).is_err());
-    let path = |url: &str| Sqlite::new("main", url, Vec::new()).unwrap().path;
+    let path = |url: &str| Sqlite::new("main", url, Vec::new()).unwrap().path.clone();
     assert_eq!(path("sqlite:///a/b.db?mode=ro"), Path::new("/a/b.db"));
     assert_eq!(path("sqlite://b.db"), Path::new("b.db"));
     assert_eq!(path("/a/b.db"), Path::new("/a/b.db"));
