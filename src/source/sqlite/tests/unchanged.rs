@@ -1,7 +1,7 @@
 //! What is said to be unchanged is unchanged.
 
 use std::thread;
-use std::time::Instant;
+use std::time::Duration;
 
 use super::*;
 
@@ -64,9 +64,7 @@ fn every_change_is_seen() {
     let changes: [(&str, Change); 8] = [
         ("a commit", |path| drop(shell(path, "UPDATE t SET v = 9 WHERE id = 1;"))),
         ("a commit that ends in the log", |path| {
-            let mut open = Connection::open(path, Access::Restore).unwrap();
-            open.execute("UPDATE t SET v = 9 WHERE id = 1").unwrap();
-            std::mem::forget(open);
+            shell(path, ".dbconfig no_ckpt_on_close on\nUPDATE t SET v = 9 WHERE id = 1;");
         }),
         ("a table", |path| drop(shell(path, "CREATE TABLE more(a);"))),
         ("a setting", |path| drop(shell(path, "PRAGMA user_version = 3;"))),
@@ -74,10 +72,10 @@ fn every_change_is_seen() {
             let other = path.with_extension("other");
             drop(shell(path, &format!(".clone {}", other.display())));
             shell(&other, "DELETE FROM u;");
-            fs::rename(other, path).unwrap();
-            for suffix in ["-wal", "-shm"] {
+            for suffix in ["", "-wal", "-shm"] {
                 drop(fs::remove_file(format!("{}{suffix}", path.display())));
             }
+            fs::copy(other, path).unwrap();
         }),
         ("other content in the same file", |path| {
             let other = path.with_extension("other");
@@ -162,29 +160,27 @@ fn a_writer_at_any_moment_breaks_no_invariant() {
          CREATE TABLE b(id INTEGER PRIMARY KEY, n INT);
          INSERT INTO a VALUES (1, 1000); INSERT INTO b VALUES (1, 0);",
     );
-    let until = Instant::now() + std::time::Duration::from_secs(2);
+    let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut db = Connection::open(&path, Access::Restore).unwrap();
-            let mut commits = 0_u64;
-            while Instant::now() < until {
+            for commits in 0..600 {
                 let more = commits % 90 + 1;
                 db.execute(&format!(
                     "BEGIN IMMEDIATE; UPDATE a SET n = n - {more}; UPDATE b SET n = n + {more};
                      COMMIT;"
                 ))
                 .unwrap();
-                commits += 1;
                 // Now and then a pause, in which nothing changes.
-                if commits.is_multiple_of(40) {
-                    thread::sleep(std::time::Duration::from_millis(20));
+                if commits % 40 == 0 {
+                    thread::sleep(Duration::from_millis(30));
                 }
             }
-            commits
+            done.store(true, Ordering::Relaxed);
         });
         let (mut kept, mut last) = (source(&path), Captured::default());
         let mut captures = 0_u64;
-        while Instant::now() < until {
+        while !done.load(Ordering::Relaxed) {
             let fresh = captures.is_multiple_of(3);
             let mut new = source(&path);
             let by = if fresh { &mut new } else { &mut kept };
@@ -196,8 +192,8 @@ fn a_writer_at_any_moment_breaks_no_invariant() {
             assert_eq!(n("a") + n("b"), 1000);
             captures += 1;
         }
-        let commits = writer.join().unwrap();
-        assert!(commits > 20 && captures > 20, "{commits} commits, {captures} captures");
+        writer.join().unwrap();
+        assert!(captures > 10, "{captures} captures");
         // A note that told of more than was read would make this the state before.
         after(&mut source(&path), &last, &later());
         after(&mut kept, &last, &later());
