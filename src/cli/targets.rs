@@ -162,30 +162,37 @@ pub fn database_in_place(source: &SourceRecord, app: &App) -> Result<DatabaseUrl
     DatabaseUrl::new(&dereference(&database.url, &format!("[database.{name}] url"))?)
 }
 
-/// Carries out a restore, or only says what it would do.
-pub fn restore(
+/// Carries out a restore without a word.
+pub fn restore_quietly(
     snapshot: &Snapshot,
     going: &mut [Going],
-    dry_run: DryRun,
     app: &App,
-) -> Result<Done, Failure> {
+) -> Result<Restored, Failure> {
+    allow_open_files()?;
+    let options = options(snapshot, going);
+    snapshot::restore(snapshot, &mut destinations(going), &options, &app.ctx)
+}
+
+/// How what is there is captured before.
+fn options(snapshot: &Snapshot, going: &[Going]) -> CaptureOptions {
     let into = going.iter().map(|going| RestoredInto {
         kind: going.kind,
         name: going.name.clone(),
         place: going.place.clone(),
     });
     let reason = Reason::BeforeRestore { of: snapshot.id, into: into.collect() };
-    let options = CaptureOptions {
+    CaptureOptions {
         host: host(),
         application: snapshot.manifest.application.clone(),
         tags: Vec::new(),
         parent: Parent::Newest,
         reason,
         compression: crate::repo::Compression::Auto,
-    };
-    announce(snapshot, going, app)?;
-    allow_open_files()?;
-    let mut destinations: Vec<Destination<'_>> = going
+    }
+}
+
+fn destinations(going: &mut [Going]) -> Vec<Destination<'_>> {
+    going
         .iter_mut()
         .map(|going| Destination {
             kind: going.kind,
@@ -197,7 +204,20 @@ pub fn restore(
             paths: going.paths.clone(),
             owners: going.owners.clone(),
         })
-        .collect();
+        .collect()
+}
+
+/// Carries out a restore, or only says what it would do.
+pub fn restore(
+    snapshot: &Snapshot,
+    going: &mut [Going],
+    dry_run: DryRun,
+    app: &App,
+) -> Result<Done, Failure> {
+    let options = options(snapshot, going);
+    announce(snapshot, going, app)?;
+    allow_open_files()?;
+    let mut destinations = destinations(going);
     if dry_run == DryRun::Yes {
         if app.output.verbosity == Verbosity::Verbose {
             app.progress.list(Listing::Changes);

@@ -1,6 +1,7 @@
 //! Snapshots: several sources of one application captured as of one instant, found again by time,
 //! compared, brought back and verified.
 
+mod anonymise;
 mod capture;
 mod check;
 mod counts;
@@ -12,11 +13,13 @@ mod manifest;
 mod opened;
 mod past;
 mod path;
+mod references;
 mod restore;
 mod scope;
 mod stats;
 mod timeline;
 
+pub use anonymise::{AnonymiseError, Rule, Rules, anonymise};
 pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
 pub use check::{CheckReport, check};
 pub use counts::{Counts, Tally};
@@ -28,6 +31,7 @@ pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecor
 pub use opened::{Snapshot, TreeRecord};
 pub use past::{Between, Until, between};
 pub use path::{PathError, Place, SnapshotPath};
+pub use references::{FileColumn, Follow, Loose, References, references};
 pub use restore::{
     Destination, KeyRange, Overwrite, RestoreError, Restored, Selection, TreePlan, VerifiedTree,
     plan, restore,

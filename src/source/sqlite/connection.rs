@@ -136,6 +136,18 @@ impl Connection {
 pub(super) struct Answer(Vec<Field<'static>>);
 
 impl Answer {
+    /// The first column as text; `None` where it is NULL.
+    pub(super) fn first(&self) -> Option<String> {
+        Some(match self.0.first()? {
+            Field::Null => return None,
+            Field::Boolean(value) => value.to_string(),
+            Field::Integer(value) => value.to_string(),
+            Field::Real(value) => value.to_string(),
+            Field::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Field::Blob(bytes) => crate::id::hex(bytes),
+        })
+    }
+
     /// A column as text; empty where it is NULL or something else.
     pub(super) fn text(&self, column: usize) -> String {
         self.optional_text(column).unwrap_or_default()

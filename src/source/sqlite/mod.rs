@@ -102,6 +102,15 @@ impl Sqlite {
         Ok(Self { name: name.into(), path, exclude_tables, idle: None, session: None })
     }
 
+    /// What a statement that changes nothing answers: the first value of the first row as text;
+    /// `None` where there is no row, or NULL in it.
+    pub fn ask(&self, sql: &str) -> Result<Option<String>, SqliteError> {
+        let mut db = Connection::open(&self.path, Access::Read)?;
+        let answer = db.rows(sql, &[]);
+        db.close()?;
+        Ok(answer?.first().and_then(connection::Answer::first))
+    }
+
     /// Whether a URL is for this source.
     pub fn accepts(url: &str) -> bool {
         url.starts_with("sqlite:")
