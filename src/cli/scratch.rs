@@ -1,7 +1,8 @@
 //! Databases to throw away: a drill restores into them, and they are gone when it ends, whichever
 //! way it ends.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -90,6 +91,8 @@ struct Cluster {
     folder: Option<tempfile::TempDir>,
     data: PathBuf,
     binaries: PathBuf,
+    /// User and group, where they are not our own.
+    owner: Option<(u32, u32)>,
 }
 
 impl Cluster {
@@ -99,13 +102,12 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("drill-").tempdir();
         let cannot = |error: std::io::Error| failed(format!("cannot make a folder: {error}"));
         let folder = folder.map_err(cannot)?;
-        if is_root() {
-            // PostgreSQL does not run as root.
-            let open = std::fs::Permissions::from_mode(0o711);
-            std::fs::set_permissions(folder.path(), open).map_err(cannot)?;
-            run(Command::new("chown").arg("postgres:").arg(folder.path()), "chown")?;
+        let owner = owner()?;
+        if let Some((user, group)) = owner {
+            chown(folder.path(), Some(user), Some(group)).map_err(cannot)?;
         }
-        let cluster = Self { data: folder.path().join("data"), folder: Some(folder), binaries };
+        let data = folder.path().join("data");
+        let cluster = Self { data, folder: Some(folder), binaries, owner };
         run(
             cluster
                 .program("initdb")
@@ -141,15 +143,11 @@ impl Cluster {
     }
 
     fn program(&self, name: &str) -> Command {
-        let program = self.binaries.join(name);
-        let mut command = if is_root() {
-            let mut command = Command::new("runuser");
-            command.args(["-u", "postgres", "--"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
+        let mut command = Command::new(self.binaries.join(name));
         command.current_dir("/");
+        if let Some((user, group)) = self.owner {
+            command.uid(user).gid(group);
+        }
         command
     }
 
@@ -174,8 +172,19 @@ impl Drop for Cluster {
     }
 }
 
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+/// Whom the server runs as, where that is someone else: PostgreSQL refuses to run as root.
+fn owner() -> Result<Option<(u32, u32)>, Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    match nix::unistd::User::from_name("postgres") {
+        Ok(Some(user)) => Ok(Some((user.uid.as_raw(), user.gid.as_raw()))),
+        _ => Err(Failure::message(
+            ErrorKind::Failed,
+            "PostgreSQL does not run as root, and there is no user `postgres`",
+            Some("run the drill as another user, or name a server: --server URL".to_owned()),
+        )),
+    }
 }
 
 /// The folder with the newest server's programs.

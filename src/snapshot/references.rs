@@ -318,7 +318,7 @@ impl<'a> Search<'a> {
     ) -> Result<(), Failure> {
         let prefix = number32(number);
         let mut present = self.present(number)?;
-        let mut here: Option<(Vec<u8>, Vec<u8>)> = present.next().transpose()?;
+        let mut here: Option<Pair> = present.next().transpose()?;
         // Whether what is `here` was referred to.
         let mut is_named = false;
         while let Some((key, from)) = next_of(sorted, &prefix)? {
@@ -329,7 +329,7 @@ impl<'a> Search<'a> {
                 if order != Ordering::Less {
                     break order;
                 }
-                self.pass(number, here.take(), is_named, each)?;
+                self.pass(number, here.take().filter(|_| !is_named), each)?;
                 (here, is_named) = (present.next().transpose()?, false);
             };
             if order == Ordering::Equal {
@@ -339,23 +339,20 @@ impl<'a> Search<'a> {
             }
         }
         while here.is_some() {
-            self.pass(number, here.take(), is_named, each)?;
+            self.pass(number, here.take().filter(|_| !is_named), each)?;
             (here, is_named) = (present.next().transpose()?, false);
         }
         Ok(())
     }
 
-    /// Goes on behind a file or a row.
+    /// Goes on behind a file or a row that nothing refers to.
     fn pass(
         &mut self,
         target: usize,
-        here: Option<(Vec<u8>, Vec<u8>)>,
-        is_named: bool,
+        here: Option<Pair>,
         each: &mut dyn FnMut(Loose) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        if let (Target::Files { path, .. }, Some((_, file)), false) =
-            (&self.targets[target], here, is_named)
-        {
+        if let (Target::Files { path, .. }, Some((_, file))) = (&self.targets[target], here) {
             self.summary.unnamed += 1;
             each(Loose::Unnamed { file: format!("{path}/{}", display_key(&file)) })?;
         }
@@ -419,10 +416,12 @@ impl<'a> Search<'a> {
     }
 }
 
-type Present<'a> = Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<u8>), Failure>> + 'a>;
+/// A key and what belongs to it.
+type Pair = (Vec<u8>, Vec<u8>);
+type Present<'a> = Box<dyn Iterator<Item = Result<Pair, Failure>> + 'a>;
 
 /// A file as references have it, unless it is a folder.
-fn file(entry: Result<(Key, Value), TreeError>) -> Result<Option<(Vec<u8>, Vec<u8>)>, Failure> {
+fn file(entry: Result<(Key, Value), TreeError>) -> Result<Option<Pair>, Failure> {
     let (at, value) = entry?;
     let entry = Entry::decode(&value.head)
         .map_err(|source| FilesError::Entry { path: display_key(&at), source })?;
@@ -471,9 +470,10 @@ fn number<'a>(field: &Field<'a>) -> Field<'a> {
         Field::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         other => return other.clone(),
     };
-    let short = match plain.contains(['e', 'E']) {
-        false if plain.contains('.') => plain.trim_end_matches('0').trim_end_matches('.'),
-        _ => &plain,
+    let short = if plain.contains('.') && !plain.contains(['e', 'E']) {
+        plain.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &plain
     };
     match short.parse() {
         Ok(integer) => Field::Integer(integer),
@@ -510,11 +510,8 @@ fn fields(table: &TableHeader, columns: &[String]) -> Option<Vec<usize>> {
 }
 
 /// The next reference to the target with this prefix.
-fn next_of(
-    sorted: &mut Peekable<Sorted>,
-    prefix: &[u8],
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, Failure> {
-    let is_it = |next: &Result<(Vec<u8>, Vec<u8>), SortError>| {
+fn next_of(sorted: &mut Peekable<Sorted>, prefix: &[u8]) -> Result<Option<Pair>, Failure> {
+    let is_it = |next: &Result<Pair, SortError>| {
         next.as_ref().map_or(true, |(key, _)| key.starts_with(prefix))
     };
     let Some(next) = sorted.next_if(is_it) else { return Ok(None) };

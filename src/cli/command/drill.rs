@@ -73,7 +73,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     }
     follow(&snapshot, app, &mut assertions)?;
     for assert in &app.config()?.drill.assert {
-        assertions.push(ask(assert, one(&databases, assert.database.as_deref())?)?);
+        assertions.push(ask(assert, one(&databases, assert.database.as_deref())?));
     }
     if let Some((login, password)) = &login {
         let url = one(&databases, login.database.as_deref())?;
@@ -100,12 +100,15 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     }
 }
 
+/// The databases, by the names that the snapshot has for them, where they were restored.
+type Databases = Vec<(String, DatabaseUrl)>;
+
 /// Everything of a snapshot, going into scratch places; and where its databases are then.
 fn targets(
     snapshot: &Snapshot,
     scratch: &mut Scratch,
     folder: &Path,
-) -> Result<(Vec<Going>, Vec<(String, DatabaseUrl)>), Failure> {
+) -> Result<(Vec<Going>, Databases), Failure> {
     let (mut going, mut databases) = (Vec::new(), Vec::new());
     for source in &snapshot.manifest.sources {
         if source.kind == Kind::Database {
@@ -179,9 +182,10 @@ fn rows(
     assertions.push(Assertion {
         name: format!("rows of database/{name}"),
         holds: different.is_empty(),
-        found: match different.is_empty() {
-            true => format!("equal in {}", count(trees.len() as u64, "table")),
-            false => different.join(", "),
+        found: if different.is_empty() {
+            format!("equal in {}", count(trees.len() as u64, "table"))
+        } else {
+            different.join(", ")
         },
     });
     Ok(())
@@ -201,7 +205,7 @@ fn follow(snapshot: &Snapshot, app: &App, assertions: &mut Vec<Assertion>) -> Re
     Ok(())
 }
 
-fn ask(assert: &Assert, url: &DatabaseUrl) -> Result<Assertion, Failure> {
+fn ask(assert: &Assert, url: &DatabaseUrl) -> Assertion {
     // What cannot be asked is not true either: a table may be missing.
     let (answer, error) = match url.ask(&assert.sql) {
         Ok(answer) => (answer, None),
@@ -218,11 +222,11 @@ fn ask(assert: &Assert, url: &DatabaseUrl) -> Result<Assertion, Failure> {
     };
     let number = answer.as_ref().and_then(|answer| answer.parse::<f64>().ok());
     let enough = assert.at_least.is_none_or(|least| number.is_some_and(|n| n >= least));
-    Ok(Assertion {
+    Assertion {
         name: assert.sql.clone(),
         holds: error.is_none() && equals && enough,
         found: error.or(answer).unwrap_or_else(|| "NULL".to_owned()),
-    })
+    }
 }
 
 /// Who must be able to log in, and the password.

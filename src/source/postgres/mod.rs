@@ -101,6 +101,8 @@ impl Postgres {
         let doing = "asking what was told to be asked";
         let mut db = self.connect()?;
         db.execute(doing, session::READ)?;
+        // Names as people write them.
+        db.execute(doing, "SET LOCAL search_path TO DEFAULT")?;
         let sql = sql.trim().trim_end_matches(';');
         let first = format!("SELECT to_json(v::text)::text FROM ({sql}) AS a(v) LIMIT 1");
         let answer = db.optional_json(doing, &first)?;
