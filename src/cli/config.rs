@@ -221,9 +221,11 @@ pub struct Retention {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Hooks {
-    /// Run one after the other before the first source is read. If one fails, no backup is made.
+    /// Run one after the other when the databases' transactions are open and before the first
+    /// file is read: to hold uploads back, or to take a snapshot of the file system. If one fails,
+    /// no backup is made.
     pub before: Vec<String>,
-    /// Run after the last source was read, also when the backup failed.
+    /// Run when the files have been read, also when that failed.
     pub after: Vec<String>,
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::counts::{Collector, Counts};
-use super::manifest::{Instant, Manifest, Reason, SourceRecord};
+use super::manifest::{Manifest, Reason, SourceRecord};
 use super::opened::{self, ParentSource, Snapshot, TreeRecord};
 use super::timeline::{Filter, Timeline};
+use super::together;
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
@@ -53,6 +54,15 @@ pub struct Captured {
     pub counts: Counts,
 }
 
+/// What the databases' transactions are held open for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// They are open, and no file has been read.
+    Begun,
+    /// All files have been read.
+    Read,
+}
+
 /// Whether a capture commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -75,11 +85,24 @@ pub fn capture(
     mode: Mode,
     ctx: &Context,
 ) -> Result<Captured, Failure> {
+    capture_held(repo, sources, options, mode, &mut |_| Ok(()), ctx)
+}
+
+/// The same with something to do while the databases' transactions are open: `held` is called
+/// before the first file is read, and after the last one, also where reading failed.
+pub fn capture_held(
+    repo: &Arc<Repo>,
+    sources: &mut [&mut dyn Source],
+    options: &CaptureOptions,
+    mode: Mode,
+    held: &mut dyn FnMut(Held) -> Result<(), Failure>,
+    ctx: &Context,
+) -> Result<Captured, Failure> {
     sources.sort_by(|a, b| (a.kind(), a.name()).cmp(&(b.kind(), b.name())));
     let collector = Arc::new(Collector::new(Arc::clone(&ctx.reporter)));
     let ctx = &Context { reporter: Arc::clone(&collector) as Arc<dyn Reporter>, ..ctx.clone() };
     let time = ctx.clock.now();
-    let manifest = |parent: Option<Snapshot>, records: Vec<SourceRecord>, written| {
+    let manifest = |parent: Option<Snapshot>, (records, instant), written| {
         let (skipped, unlisted) = collector.skipped();
         Manifest {
             version: Manifest::version(unlisted),
@@ -90,7 +113,7 @@ pub fn capture(
             tags: options.tags.clone(),
             parent: parent.map(|parent| parent.id),
             reason: options.reason.clone(),
-            instant: if sources_agree(&records) { Instant::Exact } else { Instant::Unproven },
+            instant,
             sources: records,
             skipped,
             written,
@@ -101,7 +124,8 @@ pub fn capture(
     if mode == Mode::DryRun {
         repo.refresh()?;
         let (parent, scratch) = (find_parent(repo, options)?, repo.scratch()?);
-        let records = capture_all(repo, &scratch, sources, parent.as_ref(), &collector, ctx)?;
+        let records =
+            together::capture_all(repo, &scratch, sources, parent.as_ref(), &collector, held, ctx)?;
         let manifest = manifest(parent, records, Written::default());
         return Ok(Captured { id: None, manifest, counts: collector.counts() });
     }
@@ -109,8 +133,9 @@ pub fn capture(
         // Not before the session can be seen: from then on nobody removes what is in a snapshot
         // that is still valid, so what the parent refers to needs no looking up.
         let parent = find_parent(repo, options)?;
-        let records = capture_all(repo, session, sources, parent.as_ref(), &collector, ctx)?;
-        if mode == Mode::CommitUnlessEmpty && records.iter().all(is_empty) {
+        let records =
+            together::capture_all(repo, session, sources, parent.as_ref(), &collector, held, ctx)?;
+        if mode == Mode::CommitUnlessEmpty && records.0.iter().all(is_empty) {
             let manifest = manifest(parent, records, Written::default());
             return Ok(Captured { id: None, manifest, counts: collector.counts() });
         }
@@ -124,11 +149,6 @@ pub fn capture(
 /// Whether a source has nothing in it; a directory is always an entry of its own tree.
 fn is_empty(source: &SourceRecord) -> bool {
     source.entries <= u64::from(source.kind != Kind::Database)
-}
-
-/// Whether everything came from one consistent read.
-fn sources_agree(records: &[SourceRecord]) -> bool {
-    matches!(records, [only] if only.kind == Kind::Database)
 }
 
 fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snapshot>, Failure> {
@@ -151,42 +171,33 @@ fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snap
     Ok(found.map(|(id, manifest)| Snapshot { repo: Arc::clone(repo), id, manifest }))
 }
 
-fn capture_all(
+/// Captures a source that has begun its consistent read.
+pub(super) fn capture_one(
     reader: &Arc<Repo>,
     writer: &dyn ChunkWriter,
-    sources: &mut [&mut dyn Source],
-    parent: Option<&Snapshot>,
+    source: &mut dyn Source,
+    description: &Description,
+    parent: Option<&ParentSource<'_>>,
     collector: &Collector,
     ctx: &Context,
-) -> Result<Vec<SourceRecord>, Failure> {
-    sources
-        .iter_mut()
-        .map(|source| {
-            let before = collector.bytes();
-            collector.enter(path(source.kind(), source.name()));
-            let parent = opened::parent_source(parent, *source);
-            let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
-            let description = source.begin(known, ctx)?;
-            let mut watch = Watch { collector, error: None };
-            let watched = (source.kind() != Kind::Database).then_some(&mut watch);
-            let to = To { reader, writer, watch: watched };
-            let captured = capture_trees(to, *source, &description, parent.as_ref(), ctx);
-            let ended = source.end();
-            let CapturedTrees { trees, aids } = captured?;
-            ended?;
-            watch.error.map_or(Ok(()), Err)?;
-            let shape = opened::shape(reader, Kind::Database)?;
-            let store = |entries| tree::edit(&**reader, writer, &shape, None, entries);
-            Ok(SourceRecord {
-                kind: source.kind(),
-                name: source.name().to_owned(),
-                catalogue: store(opened::catalogue(&description.header, &trees)?)?,
-                help: store(opened::help(&aids, &description.notes)?)?,
-                entries: trees.iter().map(|record| record.tree.entries).sum(),
-                bytes: collector.bytes() - before,
-            })
-        })
-        .collect()
+) -> Result<SourceRecord, Failure> {
+    let before = collector.bytes();
+    collector.enter(path(source.kind(), source.name()));
+    let mut watch = Watch { collector, error: None };
+    let watched = (source.kind() != Kind::Database).then_some(&mut watch);
+    let to = To { reader, writer, watch: watched };
+    let CapturedTrees { trees, aids } = capture_trees(to, source, description, parent, ctx)?;
+    watch.error.map_or(Ok(()), Err)?;
+    let shape = opened::shape(reader, Kind::Database)?;
+    let store = |entries| tree::edit(&**reader, writer, &shape, None, entries);
+    Ok(SourceRecord {
+        kind: source.kind(),
+        name: source.name().to_owned(),
+        catalogue: store(opened::catalogue(&description.header, &trees)?)?,
+        help: store(opened::help(&aids, &description.notes)?)?,
+        entries: trees.iter().map(|record| record.tree.entries).sum(),
+        bytes: collector.bytes() - before,
+    })
 }
 
 /// The trees of one source.

@@ -16,8 +16,9 @@ mod restore;
 mod scope;
 mod stats;
 mod timeline;
+mod together;
 
-pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
+pub use capture::{CaptureOptions, Captured, Held, Mode, Parent, capture, capture_held};
 pub use check::{CheckReport, check};
 pub use counts::{Counts, Tally};
 pub use derive::{Apply, derive};

@@ -113,6 +113,28 @@ pub trait Source {
 
     /// Ends the consistent read.
     fn end(&mut self) -> Result<(), Failure>;
+
+    /// Looks at the source as a whole, without reading it and outside of a consistent read: two
+    /// equal glances prove that it did not change between them.
+    fn glance(&mut self, _ctx: &Context) -> Result<Glance, Failure> {
+        Ok(Glance::Unable)
+    }
+
+    /// The glance that went with reading [`Source::changes`].
+    fn glance_of_read(&self) -> Glance {
+        Glance::Unable
+    }
+}
+
+/// What [`Source::glance`] saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Glance {
+    /// This source cannot be looked at so.
+    Unable,
+    /// It was being changed.
+    Unsettled,
+    /// A digest of its state.
+    State(u128),
 }
 
 /// The same source in the snapshot before, for a source that can tell what changed since.

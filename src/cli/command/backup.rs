@@ -90,16 +90,15 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     if app.output.verbosity == Verbosity::Verbose {
         app.progress.list(if args.dry_run { Listing::Everything } else { Listing::Changes });
     }
-    let captured = if args.dry_run {
-        capture(&repo, &mut sources, &options, Mode::DryRun, app)?
-    } else {
-        between_hooks(app, || capture(&repo, &mut sources, &options, Mode::Commit, app))?
-    };
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
+    let captured = capture(&repo, &mut sources, &options, mode, app)?;
     app.progress.finish();
     show(&captured, app)
 }
 
-/// Takes a snapshot of sources in boxes.
+/// Takes a snapshot of sources in boxes. Unless it is only tried, the configured commands run while
+/// the databases' transactions are open and before files are read, and when they have been read.
+/// Those after it run whatever came of it: they may have to end what those before began.
 pub fn capture(
     repo: &std::sync::Arc<Repo>,
     sources: &mut [Box<dyn Source>],
@@ -109,18 +108,16 @@ pub fn capture(
 ) -> Result<Captured, Failure> {
     let mut sources: Vec<&mut dyn Source> =
         sources.iter_mut().map(|source| &mut **source as &mut dyn Source).collect();
-    snapshot::capture(repo, &mut sources, options, mode, &app.ctx)
-}
-
-/// Runs the configured commands around some work. Those after it run whatever came of it: they
-/// may have to end what those before began.
-fn between_hooks<T>(app: &App, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let hooks = &app.config()?.hooks;
-    let ready = hooks.before.iter().try_for_each(|command| hook(command, app));
-    let result = ready.and_then(|()| work());
-    let ended: Vec<_> = hooks.after.iter().map(|command| hook(command, app)).collect();
-    let result = result?;
-    ended.into_iter().collect::<Result<(), _>>().map(|()| result)
+    let mut held = |moment| match (mode, moment) {
+        (Mode::DryRun, _) => Ok(()),
+        (_, Held::Begun) => hooks.before.iter().try_for_each(|command| hook(command, app)),
+        (_, Held::Read) => {
+            let ended: Vec<_> = hooks.after.iter().map(|command| hook(command, app)).collect();
+            ended.into_iter().collect()
+        }
+    };
+    snapshot::capture_held(repo, &mut sources, options, mode, &mut held, &app.ctx)
 }
 
 fn hook(command: &str, app: &App) -> Result<(), Failure> {

@@ -108,7 +108,7 @@ pub fn as_json(id: SnapshotId, manifest: &Manifest) -> serde_json::Value {
         "tags": manifest.tags,
         "parent": manifest.parent.map(|parent| parent.to_string()),
         "reason": reason(&manifest.reason),
-        "instant": manifest.instant,
+        "instant": manifest.instant.to_string(),
         "complete": manifest.is_complete(),
         "skipped": manifest.skipped,
         "skipped_unlisted": manifest.unlisted,
