@@ -25,8 +25,9 @@ pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecor
 pub use opened::{Snapshot, TreeRecord};
 pub use path::{PathError, Place, SnapshotPath};
 pub use restore::{
-    Destination, KeyRange, Overwrite, RestoreError, Restored, Selection, TreePlan, VerifiedTree,
-    plan, restore,
+    Condition, ConditionError, Conflict, Destination, Follow, Kept, KeyRange, Overwrite, Pin,
+    PinnedWith, Planned, RecordRules, Relatives, RestoreError, Restored, Selection, Stays,
+    TreePlan, VerifiedTree, plan, restore,
 };
 pub use scope::Scope;
 pub use stats::{Stats, Usage, stats};

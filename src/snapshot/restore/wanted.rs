@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::links::{self, Links, same, same_content};
-use super::rules::{Above, Rules};
+use super::records::{Kept, Records};
+use super::rows::Reader;
+use super::rules::{Above, Overwrite, Rules};
 use super::{Destination, RestoreError, Selection};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::repo::{ChunkReader, Scratch};
 use crate::snapshot::manifest::SourceRecord;
 use crate::snapshot::opened::{self, Snapshot, TreeRecord};
-use crate::source::{Description, Kind, Plan, TreeInfo};
+use crate::source::{Description, Extras, Fit, Kind, Plan, TreeInfo};
 use crate::tree::{self, Change, Changes, Content, Difference, EachRun, Stream, Tree};
 
 /// A set of keys.
@@ -27,6 +29,9 @@ pub(super) struct Wanted {
     kind: Kind,
     pub(super) description: Description,
     pub(super) trees: Vec<TreeRecord>,
+    /// All trees of the snapshot's source.
+    pub(super) all: Vec<TreeRecord>,
+    whole: bool,
     rules: Rules,
 }
 
@@ -36,14 +41,15 @@ impl Wanted {
         let description = snapshot.description(source)?;
         let all = snapshot.trees(source)?;
         let (trees, keys) = match &destination.selection {
-            Selection::Everything => (all, None),
-            Selection::Tree(name) => (pick(all, name), None),
-            Selection::Entries { tree, keys } => (pick(all, tree), Some(keys.clone())),
+            Selection::Everything => (all.clone(), None),
+            Selection::Tree(name) => (pick(&all, name), None),
+            Selection::Entries { tree, keys } => (pick(&all, tree), Some(keys.clone())),
         };
+        let whole = destination.selection == Selection::Everything;
         let Destination { kind, extras, overwrite, .. } = *destination;
         let (is_files, paths) = (kind != Kind::Database, destination.paths.clone());
         let rules = Rules { is_files, keys, paths, extras, overwrite };
-        Ok(Self { kind, description, trees, rules })
+        Ok(Self { kind, description, trees, all, whole, rules })
     }
 
     /// The differences of one tree that are wanted.
@@ -68,9 +74,28 @@ impl Wanted {
         })
     }
 
+    /// What the target will hold. `fit` says whether it is a database whose rows are still there.
+    pub(super) fn expect<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        destination: &Destination<'_>,
+        scratch: Scratch<'s>,
+        present: &BTreeMap<String, Tree>,
+        fit: Fit,
+    ) -> Result<Expected<'s>, Failure> {
+        if self.kind != Kind::Database || fit == Fit::Rebuilt {
+            let (trees, kept) = (self.expected(snapshot, present)?, Vec::new());
+            return Ok(Expected { scratch, trees, kept });
+        }
+        let reader = Reader::new(&scratch, opened::shape(&snapshot.repo, self.kind)?);
+        let records = Records::new(&destination.records, self, &self.all, present, reader)?;
+        let (trees, kept) = records.settle(&destination.name)?;
+        Ok(Expected { scratch, trees, kept })
+    }
+
     /// The trees after the restore: the wanted ones, or, where not everything is restored, the
     /// present ones with the planned changes.
-    pub(super) fn expected(
+    fn expected(
         &self,
         snapshot: &Snapshot,
         present: &BTreeMap<String, Tree>,
@@ -80,7 +105,7 @@ impl Wanted {
         for record in &self.trees {
             let old = present.get(&record.info.name).copied();
             let Rules { is_files, .. } = self.rules;
-            let tree = if self.rules.take_everything() || old.is_none() && self.rules.take_all() {
+            let tree = if self.takes_all(old.is_some()) {
                 record.tree
             } else {
                 let scratch = repo.scratch()?;
@@ -98,6 +123,44 @@ impl Wanted {
             expected.insert(record.info.name.clone(), tree);
         }
         Ok(expected)
+    }
+
+    /// Whether all of the source was asked for.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Whether a tree will be as the snapshot says, given whether the target has it.
+    pub(super) fn takes_all(&self, is_there: bool) -> bool {
+        self.rules.take_everything() || !is_there && self.rules.take_all()
+    }
+
+    /// What becomes of entries that the snapshot does not have.
+    pub(super) fn extras(&self) -> Extras {
+        self.rules.extras
+    }
+
+    /// Whether entries that are there in another form are replaced.
+    pub(super) fn replaces(&self) -> bool {
+        self.rules.overwrite != Overwrite::Never
+    }
+
+    /// Whether only some keys are wanted.
+    pub(super) fn has_keys(&self) -> bool {
+        self.rules.keys.is_some()
+    }
+
+    /// Whether this one is.
+    pub(super) fn has_key(&self, key: &[u8]) -> bool {
+        self.rules.keys.as_ref().is_none_or(|keys| keys.contains(key))
+    }
+
+    /// What the wanted keys begin with.
+    pub(super) fn prefix(&self) -> &[u8] {
+        match &self.rules.keys {
+            None => &[],
+            Some(KeyRange::Exactly(key) | KeyRange::Below(key)) => key,
+        }
     }
 
     /// The changes of one tree, with contents as the repository stores them.
@@ -145,8 +208,8 @@ pub(super) fn is_below(key: &[u8], above: &[u8]) -> bool {
     above.is_empty() || key.strip_prefix(above).is_some_and(|rest| rest.first() == Some(&0))
 }
 
-fn pick(all: Vec<TreeRecord>, name: &str) -> Vec<TreeRecord> {
-    all.into_iter().filter(|record| record.info.name == name).collect()
+fn pick(all: &[TreeRecord], name: &str) -> Vec<TreeRecord> {
+    all.iter().filter(|record| record.info.name == name).cloned().collect()
 }
 
 /// A source of a snapshot by kind and name.
@@ -173,8 +236,31 @@ pub(super) struct TreeChanges<'a> {
     pub(super) wanted: &'a Wanted,
     pub(super) trees: Vec<TreeInfo>,
     pub(super) present: &'a BTreeMap<String, Tree>,
+    pub(super) expected: &'a Expected<'a>,
     /// What a restore that was cut short left.
     pub(super) left: Option<(Scratch<'a>, Tree)>,
+}
+
+/// What a target will hold.
+pub(super) struct Expected<'a> {
+    /// Has the nodes of trees that are not in the repository.
+    pub(super) scratch: Scratch<'a>,
+    pub(super) trees: BTreeMap<String, Tree>,
+    /// What stays as it is.
+    pub(super) kept: Vec<Kept>,
+}
+
+impl<'a> TreeChanges<'a> {
+    pub(super) fn new(
+        snapshot: &'a Snapshot,
+        wanted: &'a Wanted,
+        present: &'a BTreeMap<String, Tree>,
+        expected: &'a Expected<'a>,
+    ) -> Self {
+        let has = |record: &&TreeRecord| expected.trees.contains_key(&record.info.name);
+        let trees = wanted.all.iter().filter(has).map(|record| record.info.clone()).collect();
+        Self { snapshot, wanted, trees, present, expected, left: None }
+    }
 }
 
 impl Plan for TreeChanges<'_> {
@@ -187,11 +273,15 @@ impl Plan for TreeChanges<'_> {
     }
 
     fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
+        let old = self.present.get(&tree.name).copied();
+        if self.wanted.kind == Kind::Database {
+            let new = self.expected.trees.get(&tree.name).copied();
+            return Ok(tree::diff(&self.expected.scratch, old, new));
+        }
         let Some(record) = self.wanted.trees.iter().find(|record| record.info.name == tree.name)
         else {
             return Ok(Box::new(std::iter::empty()));
         };
-        let old = self.present.get(&tree.name).copied();
         Ok(self.wanted.changes(self.snapshot, record, old))
     }
 

@@ -18,6 +18,7 @@ mod copytext;
 mod ddl;
 mod error;
 mod foreign;
+mod proof;
 mod session;
 
 use std::fmt;
@@ -120,12 +121,19 @@ impl Source for Postgres {
     fn changes<'a>(
         &'a mut self,
         tree: &'a TreeInfo,
-        _parent: Option<&'a dyn Parent>,
+        parent: Option<&'a dyn Parent>,
         ctx: &'a Context,
     ) -> Result<Delta<'a>, Failure> {
         let Self { config, session } = self;
         let session = session.as_mut().ok_or_else(|| config.not_open("reading"))?;
         let table = session.table(&tree.name)?.clone();
+        // After a restore has written, the parent is what was read under its locks before.
+        if let (Some(written), Some(parent)) = (&mut session.written, parent)
+            && let Some(before) = parent.count(&tree.name)?
+            && let Some(changes) = written.changes(&mut session.db, &table, before, ctx)?
+        {
+            return Ok(Delta::SinceParent(changes));
+        }
         let encoding = &session.server.encoding;
         Ok(Delta::Everything(capture::rows(&mut session.db, &table, encoding, ctx)?))
     }

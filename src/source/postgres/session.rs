@@ -12,6 +12,7 @@ use super::super::{Applied, Description, Fit, Plan, TreeInfo};
 use super::catalog::{self, Server, Table, qualified};
 use super::connect::{Db, Login};
 use super::error::PostgresError;
+use super::proof::Written;
 use super::{apply, ddl};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -51,6 +52,8 @@ pub(super) struct Session {
     schema: Option<ddl::Dumped>,
     /// What a restore makes of the database.
     fitted: Option<(DatabaseHeader, Fit)>,
+    /// What the restore wrote, where that is enough to know what the tables hold.
+    pub written: Option<Written>,
     /// In a database made anew: whether what comes after the rows is made, too.
     completed: bool,
 }
@@ -98,6 +101,7 @@ impl Session {
                 snapshot,
                 schema: None,
                 fitted: None,
+                written: None,
                 completed: false,
             });
         }
@@ -283,7 +287,8 @@ impl Session {
     ) -> Result<Applied, Failure> {
         let (_, fit) = self.fitted.as_ref().ok_or_else(|| config.not_open("restoring rows"))?;
         if *fit == Fit::Kept {
-            let applied = apply::update(&mut self.db, &self.tables, plan, ctx)?;
+            let (applied, written) = apply::update(&mut self.db, &self.tables, plan, ctx)?;
+            self.written = written;
             for view in &self.server.materialized_views {
                 ctx.report(Event::Note(format!(
                     "materialized view {view} shows what was there before; refresh it with \
