@@ -162,7 +162,7 @@ fn scan(criterion: &mut Criterion) {
             let options = FilesOptions::default();
             let mut files =
                 Files::new(Kind::Storage, "files", folder.path(), options).expect("a source");
-            let described = files.begin(&ctx).expect("it begins");
+            let described = files.begin(None, &ctx).expect("it begins");
             let Delta::Everything(all) =
                 files.changes(&described.trees[0], None, &ctx).expect("changes")
             else {

@@ -287,7 +287,7 @@ fn a_stock_dump_becomes_records_of_the_database_it_belongs_to() {
     let dump = source.path("dump.json");
     source.manage(&["dumpdata", "--all", "-o", &dump.display().to_string()], None);
     let mut database = source.sources().remove(0);
-    let description = database.begin(&store.ctx).expect("a description");
+    let description = database.begin(None, &store.ctx).expect("a description");
     let schema = Schema {
         name: "main".to_owned(),
         header: description.header,

@@ -244,7 +244,7 @@ fn a_role_that_is_no_superuser_can_capture_and_restore() {
 }
 
 fn open_error(source: &mut dyn Source) -> Failure {
-    source.begin(&Context::new()).unwrap_err()
+    source.begin(None, &Context::new()).unwrap_err()
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn without_pg_dump_rows_are_captured_and_restored_where_the_tables_exist() {
     let recorder = Arc::new(Recorder::default());
     let listening = Context { reporter: Arc::<Recorder>::clone(&recorder), ..Context::new() };
     let mut source = database.open_with(options());
-    Source::begin(&mut source, &listening).unwrap();
+    Source::begin(&mut source, None, &listening).unwrap();
     source.end().unwrap();
     let events = format!("{:?}", recorder.events());
     assert!(events.contains("without the schema, because pg_dump is not installed"), "{events}");
@@ -340,7 +340,7 @@ fn what_is_left_out_is_listed() {
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/broken-pg_dump.sh");
     let broken = PostgresOptions { pg_dump: Some(program.into()), ..Default::default() };
     let mut source = database.open_with(broken);
-    Source::begin(&mut source, &ctx).unwrap();
+    Source::begin(&mut source, None, &ctx).unwrap();
     source.end().unwrap();
     assert_eq!(recorder.skipped(), ["database/main: schema", "database/main: 1 large objects"]);
 }
@@ -394,7 +394,7 @@ fn a_capture_is_of_one_instant() {
     );
     let ctx = Context::new();
     let mut source = database.open();
-    let description = Source::begin(&mut source, &ctx).unwrap();
+    let description = Source::begin(&mut source, None, &ctx).unwrap();
     database.sql("INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)");
     let truncation = database.try_sql("SET lock_timeout = '100ms'; TRUNCATE a").unwrap_err();
     assert!(truncation.contains("lock timeout"), "a truncation must wait: {truncation}");

@@ -42,10 +42,14 @@ impl Source for DjangoDatabase {
     }
 
     /// An application that does not answer makes the snapshot incomplete, but hinders nothing.
-    fn begin(&mut self, ctx: &Context) -> Result<Description, Failure> {
+    fn begin(
+        &mut self,
+        parent: Option<&dyn Parent>,
+        ctx: &Context,
+    ) -> Result<Description, Failure> {
         ctx.phase("asking the application for its models", None);
         let answer = introspect(&self.manage, &self.python);
-        let mut description = self.database.begin(ctx)?;
+        let mut description = self.database.begin(parent, ctx)?;
         match answer {
             Ok(models) => {
                 description.notes.insert(NOTE.to_owned(), models);

@@ -172,7 +172,7 @@ pub fn seen_by_capture(sources: Vec<Box<dyn Source>>) -> Vec<Vec<u8>> {
     let mut seen = Vec::new();
     for mut source in sources {
         let label = format!("{:?} {} ", source.kind(), source.name()).into_bytes();
-        let description = source.begin(&ctx).unwrap();
+        let description = source.begin(None, &ctx).unwrap();
         seen.push([&label, description.header.as_slice()].concat());
         for tree in &description.trees {
             if source.kind() == Kind::Database {

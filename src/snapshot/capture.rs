@@ -153,11 +153,13 @@ fn capture_all(
         .map(|source| {
             let before = collector.bytes();
             collector.enter(path(source.kind(), source.name()));
-            let description = source.begin(ctx)?;
+            let parent = opened::parent_source(parent, *source);
+            let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
+            let description = source.begin(known, ctx)?;
             let mut watch = Watch { collector, error: None };
             let watched = (source.kind() != Kind::Database).then_some(&mut watch);
             let to = To { reader, writer, watch: watched };
-            let captured = capture_trees(to, *source, &description, parent, ctx);
+            let captured = capture_trees(to, *source, &description, parent.as_ref(), ctx);
             let ended = source.end();
             let CapturedTrees { trees, aids } = captured?;
             ended?;
@@ -213,27 +215,23 @@ pub(super) fn capture_trees(
     mut to: To<'_, '_>,
     source: &mut dyn Source,
     description: &Description,
-    parent: Option<&Snapshot>,
+    parent: Option<&ParentSource<'_>>,
     ctx: &Context,
 ) -> Result<CapturedTrees, Failure> {
     let kind = source.kind();
     let To { reader, writer, .. } = to;
     let shape = opened::shape(reader, kind)?;
-    let parent = parent.and_then(|snapshot| {
-        let source = snapshot.manifest.source(source.kind(), source.name())?;
-        Some(ParentSource { snapshot, source })
-    });
     let mut capture = |infos: &[TreeInfo], mut watch: Option<&mut Watch<'_>>| {
         let capture_one = |info: &TreeInfo| {
             ctx.check_cancelled()?;
-            let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
+            let known = parent.map(|parent| parent as &dyn source::Parent);
             let (old, changes) = match source.changes(info, known, ctx)? {
                 Delta::Everything(all) if kind == Kind::Database => (
                     None,
                     Box::new(Counted { records: all, ctx, items: 0, bytes: 0 }) as Changes<'_>,
                 ),
                 Delta::Everything(all) => (None, all),
-                Delta::SinceParent(since) => match &parent {
+                Delta::SinceParent(since) => match parent {
                     Some(parent) => (parent.tree(&info.name)?, since),
                     None => (None, since),
                 },

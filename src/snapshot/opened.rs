@@ -10,7 +10,7 @@ use crate::id::SnapshotId;
 use crate::repo::format::config::Chunking;
 use crate::repo::format::{FormatError, codec};
 use crate::repo::{Class, Repo};
-use crate::source::{Description, Kind, LIST, OWNERS, Owners, Parent, TreeInfo};
+use crate::source::{Description, Kind, LIST, OWNERS, Owners, Parent, Source, TreeInfo};
 use crate::tree::{self, Change, Changes, Content, Shape, Tree, TreeParams, Value};
 
 /// Key of a source's header in its catalogue.
@@ -143,6 +143,16 @@ pub(super) struct ParentSource<'a> {
     pub(super) source: &'a SourceRecord,
 }
 
+/// What `source` was in a snapshot, if it was in it.
+pub(super) fn parent_source<'a>(
+    snapshot: Option<&'a Snapshot>,
+    source: &dyn Source,
+) -> Option<ParentSource<'a>> {
+    let snapshot = snapshot?;
+    let source = snapshot.manifest.source(source.kind(), source.name())?;
+    Some(ParentSource { snapshot, source })
+}
+
 impl ParentSource<'_> {
     pub(super) fn tree(&self, name: &str) -> Result<Option<Tree>, Failure> {
         let found = match self.snapshot.find(self.source.catalogue, name)? {
@@ -154,6 +164,10 @@ impl ParentSource<'_> {
 }
 
 impl Parent for ParentSource<'_> {
+    fn description(&self) -> Result<Description, Failure> {
+        self.snapshot.description(self.source)
+    }
+
     fn entries(&self, tree: &str) -> Result<Option<Changes<'_>>, Failure> {
         let tree = self.tree(tree)?;
         Ok(tree.map(|tree| tree::range(&*self.snapshot.repo, tree, &[])))

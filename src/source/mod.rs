@@ -64,8 +64,9 @@ pub struct Description {
     /// captured after `trees` and kept with the snapshot, but hold what differs between equal
     /// sources: they have no part in what is shown, compared, proved or restored.
     pub aids: Vec<TreeInfo>,
-    /// What others said about the source, by name, in JSON: the models of the application whose
-    /// database it is. Kept with the snapshot; no part of what is proved either.
+    /// What else is known of the source, by name, in JSON: how far a database's log was read,
+    /// the models of the application whose database it is. Kept with the snapshot; no part of
+    /// what is proved either.
     pub notes: BTreeMap<String, Vec<u8>>,
 }
 
@@ -89,8 +90,10 @@ pub trait Source {
     fn name(&self) -> &str;
 
     /// Begins one consistent read and says what there is to read. Until [`Source::end`], all
-    /// trees are read as of the same instant, where the source can do that.
-    fn begin(&mut self, ctx: &Context) -> Result<Description, Failure>;
+    /// trees are read as of the same instant, where the source can do that. A source that keeps
+    /// in its [notes](Description::notes) how far it had come finds them in `parent`.
+    fn begin(&mut self, parent: Option<&dyn Parent>, ctx: &Context)
+    -> Result<Description, Failure>;
 
     /// The changes of one tree since `parent`, or all its entries where `parent` is `None`.
     /// A source that cannot tell what changed may ignore the parent by giving
@@ -111,6 +114,9 @@ pub trait Source {
 
 /// The same source in the snapshot before, for a source that can tell what changed since.
 pub trait Parent {
+    /// How the source described itself then.
+    fn description(&self) -> Result<Description, Failure>;
+
     /// All entries of one of its trees or aids, as puts; `None` where it has no tree of that name.
     fn entries(&self, tree: &str) -> Result<Option<Changes<'_>>, Failure>;
 

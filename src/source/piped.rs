@@ -66,7 +66,11 @@ impl Source for PipedFile {
     }
 
     /// Starts the command.
-    fn begin(&mut self, ctx: &Context) -> Result<Description, Failure> {
+    fn begin(
+        &mut self,
+        _parent: Option<&dyn Parent>,
+        ctx: &Context,
+    ) -> Result<Description, Failure> {
         if let Some(pipe) = self.pipe.take() {
             self.running = Some(Running::start(pipe, ctx)?);
         }

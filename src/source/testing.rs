@@ -26,6 +26,10 @@ pub(crate) struct Captured {
 }
 
 impl Parent for Captured {
+    fn description(&self) -> Result<Description, Failure> {
+        Ok(self.description.clone())
+    }
+
     fn entries(&self, tree: &str) -> Result<Option<Changes<'_>>, Failure> {
         let Some(tree) = self.trees.get(tree) else { return Ok(None) };
         Ok(Some(Box::new(tree.iter().map(|(key, (head, bytes))| {
@@ -57,14 +61,15 @@ pub(crate) fn capture_since(
     parent: Option<&Captured>,
     ctx: &Context,
 ) -> Result<(Captured, usize), Failure> {
-    let description = source.begin(ctx)?;
+    let parent = parent.map(|parent| (parent, parent as &dyn Parent));
+    let description = source.begin(parent.map(|(_, parent)| parent), ctx)?;
     let mut captured = Captured { description: description.clone(), ..Captured::default() };
     let mut puts = 0;
     for info in description.trees.iter().chain(&description.aids) {
-        let delta = source.changes(info, parent.map(|parent| parent as &dyn Parent), ctx)?;
+        let delta = source.changes(info, parent.map(|(_, parent)| parent), ctx)?;
         let (mut tree, changes) = match delta {
             Delta::Everything(changes) => (Tree::new(), changes),
-            Delta::SinceParent(changes) => (parent.unwrap().trees[&info.name].clone(), changes),
+            Delta::SinceParent(changes) => (parent.unwrap().0.trees[&info.name].clone(), changes),
         };
         let mut last: Option<Key> = None;
         for change in changes {

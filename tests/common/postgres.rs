@@ -167,7 +167,7 @@ pub struct Captured {
 impl Captured {
     pub fn of(source: &mut dyn Source) -> Self {
         let ctx = Context::new();
-        let description = source.begin(&ctx).unwrap();
+        let description = source.begin(None, &ctx).unwrap();
         let mut trees = BTreeMap::new();
         for tree in &description.trees {
             let Delta::Everything(changes) = source.changes(tree, None, &ctx).unwrap() else {

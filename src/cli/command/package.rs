@@ -79,7 +79,7 @@ pub fn schema(url: Option<&str>, app: &App) -> Result<Option<Schema>, Failure> {
         }
     }
     let mut source = url.source(&name, Vec::new())?;
-    let description = source.begin(&app.ctx)?;
+    let description = source.begin(None, &app.ctx)?;
     source.end()?;
     let (header, trees) = (description.header, description.trees);
     Ok(Some(Schema { name, header, trees, introspection }))

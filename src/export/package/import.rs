@@ -249,7 +249,11 @@ impl Source for PackagedDatabase {
         &self.database.name
     }
 
-    fn begin(&mut self, _ctx: &Context) -> Result<Description, Failure> {
+    fn begin(
+        &mut self,
+        _parent: Option<&dyn Parent>,
+        _ctx: &Context,
+    ) -> Result<Description, Failure> {
         let trees = self.database.catalog.tables.iter().map(|table| table.info.clone()).collect();
         Ok(Description { header: self.database.header.clone(), trees, ..Description::default() })
     }
@@ -463,7 +467,11 @@ impl Source for PackagedFiles {
         &self.name
     }
 
-    fn begin(&mut self, _ctx: &Context) -> Result<Description, Failure> {
+    fn begin(
+        &mut self,
+        _parent: Option<&dyn Parent>,
+        _ctx: &Context,
+    ) -> Result<Description, Failure> {
         let tree = TreeInfo {
             name: String::new(),
             header: Vec::new(),

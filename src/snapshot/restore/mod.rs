@@ -164,7 +164,7 @@ fn plan_one(
     let wanted = Wanted::of(snapshot, destination)?;
     let scratch = repo.scratch()?;
     let source = destination.target.as_source();
-    let present = source.begin(ctx)?;
+    let present = source.begin(None, ctx)?;
     let to = To { reader: repo, writer: &scratch, watch: None };
     let trees = capture::capture_trees(to, source, &present, None, ctx)?.trees;
     source.end()?;
@@ -394,7 +394,7 @@ fn leftovers<'a>(
     // What of it cannot be read is fetched again: nothing that anybody has to know.
     let quiet = Context { reporter: Arc::new(Silent), ..ctx.clone() };
     let scratch = snapshot.repo.scratch()?;
-    let mut description = source.begin(&quiet)?;
+    let mut description = source.begin(None, &quiet)?;
     description.aids.clear();
     let to = To { reader: &snapshot.repo, writer: &scratch, watch: None };
     let trees = capture::capture_trees(to, &mut *source, &description, None, &quiet)?.trees;
@@ -415,7 +415,7 @@ fn verify(
     let Expected { scratch, trees, .. } = expected;
     let expected = &attainable(snapshot, destination, trees, before, scratch)?;
     let source = destination.target.as_source();
-    let mut description = source.begin(ctx)?;
+    let mut description = source.begin(None, ctx)?;
     description.trees.retain(|info| expected.contains_key(&info.name));
     description.aids.clear();
     let to = To { reader: &snapshot.repo, writer: scratch, watch: None };

@@ -320,7 +320,11 @@ impl Source for Files {
         &self.name
     }
 
-    fn begin(&mut self, _ctx: &Context) -> Result<Description, Failure> {
+    fn begin(
+        &mut self,
+        _parent: Option<&dyn Parent>,
+        _ctx: &Context,
+    ) -> Result<Description, Failure> {
         walk::open_root(&self.root)?;
         let tree =
             |name: &str| TreeInfo { name: name.to_owned(), header: Vec::new(), estimate: None };

@@ -343,7 +343,7 @@ fn a_directory_that_is_moved_while_the_walk_is_far_below_is_found_again_or_liste
 #[test]
 fn a_root_that_cannot_be_read_is_no_empty_directory() {
     let folder = TempDir::new().unwrap();
-    let error = storage(&folder.path().join("gone")).begin(&later()).unwrap_err();
+    let error = storage(&folder.path().join("gone")).begin(None, &later()).unwrap_err();
     assert!(error.to_string().contains("gone"), "{error}");
     assert!(error.hint().is_some());
 }
@@ -365,7 +365,7 @@ fn a_cancelled_capture_stops() {
     let folder = TempDir::new().unwrap();
     let ctx = later();
     let mut source = storage(folder.path());
-    let description = source.begin(&ctx).unwrap();
+    let description = source.begin(None, &ctx).unwrap();
     ctx.cancel.cancel();
     let Delta::Everything(mut changes) = source.changes(&description.trees[0], None, &ctx).unwrap()
     else {

@@ -107,7 +107,11 @@ impl Source for Postgres {
         &self.config.name
     }
 
-    fn begin(&mut self, ctx: &Context) -> Result<Description, Failure> {
+    fn begin(
+        &mut self,
+        _parent: Option<&dyn Parent>,
+        ctx: &Context,
+    ) -> Result<Description, Failure> {
         // Within a restore, its own transaction is read.
         if !self.is_restoring() {
             self.close();

@@ -104,7 +104,11 @@ impl Source for Sqlite {
         &self.name
     }
 
-    fn begin(&mut self, ctx: &Context) -> Result<Description, Failure> {
+    fn begin(
+        &mut self,
+        _parent: Option<&dyn Parent>,
+        ctx: &Context,
+    ) -> Result<Description, Failure> {
         if !self.session.as_ref().is_some_and(|session| session.held) {
             let mut db = Connection::open(&self.path, Access::Read)?;
             db.execute("BEGIN")?;

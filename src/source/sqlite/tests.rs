@@ -213,7 +213,7 @@ fn an_application_goes_on_reading_and_writing_during_a_capture() {
     let path = database(&folder, "db", "PRAGMA journal_mode = WAL; CREATE TABLE t(a);");
     let ctx = later();
     let mut source = source(&path);
-    let description = source.begin(&ctx).unwrap();
+    let description = source.begin(None, &ctx).unwrap();
     shell(&path, "INSERT INTO t VALUES (1);");
     let Delta::Everything(mut rows) = source.changes(&description.trees[0], None, &ctx).unwrap()
     else {
@@ -350,11 +350,11 @@ fn dangling_references_are_told() {
 #[test]
 fn what_is_no_database_is_an_error_that_helps() {
     let folder = TempDir::new().unwrap();
-    let missing = source(&folder.path().join("gone")).begin(&later()).unwrap_err();
+    let missing = source(&folder.path().join("gone")).begin(None, &later()).unwrap_err();
     assert!(missing.to_string().contains("gone") && missing.hint().is_some());
     let path = folder.path().join("text");
     fs::File::create(&path).unwrap().write_all(&[b'x'; 5000]).unwrap();
-    assert!(source(&path).begin(&later()).is_err());
+    assert!(source(&path).begin(None, &later()).is_err());
     assert!(Sqlite::new("main", "postgres://x/y", Vec::new()).is_err());
     assert!(Sqlite::new("main", "sqlite::memory:", Vec::new()).is_err());
     let path = |url: &str| Sqlite::new("main", url, Vec::new()).unwrap().path;

@@ -14,7 +14,7 @@ struct Wish(Captured);
 impl Wish {
     fn new(root: &Path) -> Self {
         fs::create_dir_all(root).unwrap();
-        let description = storage(root).begin(&later()).unwrap();
+        let description = storage(root).begin(None, &later()).unwrap();
         let mut wanted = Captured { description, ..Captured::default() };
         wanted.trees.insert(TREE.to_owned(), testing::Tree::new());
         let wish = Self(wanted);
