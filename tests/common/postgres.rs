@@ -192,7 +192,7 @@ impl Captured {
     /// said all.
     pub fn since(source: &mut dyn Source, before: &Self) -> Result<(Self, Vec<String>), Failure> {
         let ctx = Context::new();
-        let mut after = Self { description: source.begin(&ctx)?, trees: before.trees.clone() };
+        let mut after = Self { description: source.begin(None, &ctx)?, trees: before.trees.clone() };
         let mut read = Vec::new();
         for tree in after.description.trees.clone() {
             let rows = after.trees.entry(tree.name.clone()).or_default();
@@ -242,6 +242,10 @@ impl Captured {
 }
 
 impl Parent for Captured {
+    fn description(&self) -> Result<Description, Failure> {
+        Ok(self.description.clone())
+    }
+
     fn entries(&self, _tree: &str) -> Result<Option<Changes<'_>>, Failure> {
         unreachable!("a database does not read what it wrote")
     }

@@ -422,7 +422,8 @@ fn verify(
     // A database was read under the same locks and can prove what it wrote since; of a directory,
     // everything is read.
     let parent = before.snapshot.as_ref().filter(|_| kind == Kind::Database);
-    let trees = capture::capture_trees(to, source, &description, parent, ctx)?.trees;
+    let parent = opened::parent_source(parent, source);
+    let trees = capture::capture_trees(to, source, &description, parent.as_ref(), ctx)?.trees;
     source.end()?;
     let found = by_name(trees);
     expected
