@@ -192,7 +192,8 @@ impl Captured {
     /// said all.
     pub fn since(source: &mut dyn Source, before: &Self) -> Result<(Self, Vec<String>), Failure> {
         let ctx = Context::new();
-        let mut after = Self { description: source.begin(None, &ctx)?, trees: before.trees.clone() };
+        let mut after =
+            Self { description: source.begin(None, &ctx)?, trees: before.trees.clone() };
         let mut read = Vec::new();
         for tree in after.description.trees.clone() {
             let rows = after.trees.entry(tree.name.clone()).or_default();

@@ -62,17 +62,17 @@ pub struct Args {
     #[arg(short, long, value_name = "PATTERN")]
     exclude: Vec<String>,
     /// What becomes of records of which the target has others
-    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    #[arg(long, value_enum, value_name = "MODE", default_value_t, conflicts_with = "target")]
     mode: Mode,
     /// Restore only records of a table that fulfil this, as in status=open, id>=100 or
     /// email~@example\.com$ (a regular expression); given several times, all of it
-    #[arg(long = "where", value_name = "CONDITION")]
+    #[arg(long = "where", value_name = "CONDITION", conflicts_with = "target")]
     only: Vec<String>,
     /// Restore also the records that the restored ones refer to and the target has not got
-    #[arg(long)]
+    #[arg(long, conflicts_with = "target")]
     with_parents: bool,
     /// Restore also the records that refer to the restored ones
-    #[arg(long)]
+    #[arg(long, conflicts_with = "target")]
     with_children: bool,
     #[command(flatten)]
     live: LiveArgs,

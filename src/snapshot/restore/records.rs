@@ -147,7 +147,9 @@ impl<'a> Records<'a> {
             held: Vec::new(),
             kept: BTreeMap::new(),
         };
-        for pin in &rules.pins {
+        // In an empty database there is nothing that could stay.
+        let is_alive = present.values().any(|tree| tree.entries > 0);
+        for pin in rules.pins.iter().filter(|_| is_alive) {
             records.pin(pin)?;
         }
         Ok(records)

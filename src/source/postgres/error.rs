@@ -256,7 +256,7 @@ impl Hint for PostgresError {
             }
             Self::Orphans { .. } => {
                 "restore the whole database rather than a part, and exclude no table that refers \
-                 to a restored one"
+                 to a restored one; --no-keep-live restores sessions and tokens, too"
             }
             Self::Order { .. } => "rebuild the table's primary key with `REINDEX`",
             Self::Deletions { .. } => "nothing was changed; try again",
