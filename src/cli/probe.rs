@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+// The provider of that name, which TLS connections use; nothing is sealed with it here.
+use rustls::crypto::aws_lc_rs as cryptography;
 use serde::Serialize;
 use ureq::Agent;
 use ureq::http::{HeaderName, HeaderValue, Uri};
@@ -132,7 +134,7 @@ impl<'a> Probe<'a> {
         let uri = uri.ok_or_else(|| {
             usage("--probe-url is no URL of a page", "write it as https://app.example/profile")
         })?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(cryptography::default_provider());
         let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider).build();
         let agent = Agent::config_builder()
             .tls_config(tls)
