@@ -21,6 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The options.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "they are named as the flags are")]
 pub struct ProbeArgs {
     /// Ask for this page all through the restore, and report the longest time without a good
     /// answer

@@ -235,7 +235,7 @@ impl<'a> Records<'a> {
             self.pinned.iter().filter(|pinned| pinned.tree() == name).collect();
         let conditions = self.conditions(name)?;
         let all = pins.is_empty() && conditions.is_empty();
-        let expected = if all && self.wanted.takes_all(old.is_some()) {
+        let expected = if all && self.wanted.takes_all(old) {
             record.tree
         } else {
             let (mut held, mut rows) = (Vec::new(), 0);

@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
     pub(super) fn fields(&self, content: &Content) -> Result<Vec<Field<'static>>, Failure> {
         let content = match content {
             Content::Inline(bytes) => return fields(bytes),
-            Content::Stored(stream) => Content::Stored(stream.clone()),
+            Content::Stored(stream) => Content::Stored(*stream),
             Content::Reader(_) => return Ok(Vec::new()),
         };
         fields(&content.bytes(self.scratch, ROW_LIMIT)?)
@@ -183,7 +183,9 @@ impl<'a> Reader<'a> {
         } else {
             let index = self.index(parent, &reference.parent_fields)?;
             let mut value = Vec::new();
-            values.iter().for_each(|field| key::push(&mut value, field));
+            for field in values {
+                key::push(&mut value, field);
+            }
             match tree::get(self.scratch, index, &value)? {
                 Some(place) => found = place.content.bytes(self.scratch, tree::MAX_KEY)?,
                 None => return Ok(None),
@@ -202,7 +204,9 @@ impl<'a> Reader<'a> {
             let (key, value) = entry?;
             if let Some(values) = pick(&self.fields(&value.content)?, fields) {
                 let mut found = Vec::new();
-                values.iter().for_each(|field| key::push(&mut found, field));
+                for field in &values {
+                    key::push(&mut found, field);
+                }
                 sorter.push(&found, &key)?;
             }
         }

@@ -105,7 +105,7 @@ impl Wanted {
         for record in &self.trees {
             let old = present.get(&record.info.name).copied();
             let Rules { is_files, .. } = self.rules;
-            let tree = if self.takes_all(old.is_some()) {
+            let tree = if self.takes_all(old) {
                 record.tree
             } else {
                 let scratch = repo.scratch()?;
@@ -130,9 +130,9 @@ impl Wanted {
         self.whole
     }
 
-    /// Whether a tree will be as the snapshot says, given whether the target has it.
-    pub(super) fn takes_all(&self, is_there: bool) -> bool {
-        self.rules.take_everything() || !is_there && self.rules.take_all()
+    /// Whether a tree will be as the snapshot says, given what the target has in its place.
+    pub(super) fn takes_all(&self, old: Option<Tree>) -> bool {
+        self.rules.take_everything() || old.is_none() && self.rules.take_all()
     }
 
     /// What becomes of entries that the snapshot does not have.
