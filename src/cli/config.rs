@@ -30,6 +30,8 @@ pub struct Config {
     pub storage: BTreeMap<String, Storage>,
     /// The configuration files.
     pub configuration: Configuration,
+    /// What a restore leaves as it is.
+    pub restore: Restore,
     /// Which snapshots to keep. It is read and checked, and used by `forget` in a later version.
     pub retention: Retention,
     /// Commands that run before and after a backup.
@@ -192,6 +194,18 @@ impl Storage {
 pub struct Configuration {
     /// Paths and globs.
     pub files: Vec<String>,
+}
+
+/// `[restore]`: what is left as it is in a database that is alive.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Restore {
+    /// Tables, by patterns; sessions and tokens where it is not given, none where it is empty.
+    pub keep_live: Option<Vec<String>>,
+    /// Rows, as in `users/17`.
+    pub pin: Vec<String>,
+    /// Rows with those that only link them to others.
+    pub pin_account: Vec<String>,
 }
 
 /// `[retention]`: how many snapshots of each kind to keep.
@@ -398,6 +412,10 @@ mod tests {
             stdin-filename = "mongo.archive"
             [configuration]
             files = [".env", "/app/edms/settings/*.py"]
+            [restore]
+            keep-live = ["django_session"]
+            pin = ["users/17"]
+            pin-account = ["users/1"]
             [retention]
             keep-last = 3
             keep-hourly = 28

@@ -30,8 +30,9 @@ pub use opened::{Snapshot, TreeRecord};
 pub use past::{Between, Until, between};
 pub use path::{PathError, Place, SnapshotPath};
 pub use restore::{
-    Destination, KeyRange, Overwrite, RestoreError, Restored, Selection, TreePlan, VerifiedTree,
-    plan, restore,
+    Condition, ConditionError, Conflict, Destination, Follow, Kept, KeyRange, Overwrite, Pin,
+    PinnedWith, Planned, RecordRules, Relatives, RestoreError, Restored, Selection, Stays,
+    TreePlan, VerifiedTree, plan, restore,
 };
 pub use scope::Scope;
 pub use stats::{Stats, Usage, stats};

@@ -14,7 +14,7 @@ use crate::cli::sources::SourceArgs;
 use crate::hint::Failure;
 use crate::repo::{Compression, Repo, Written};
 use crate::snapshot::{
-    self, CaptureOptions, Captured, Counts, Manifest, Mode, Parent, Reason, Tally,
+    self, CaptureOptions, Captured, Counts, Held, Manifest, Mode, Parent, Reason, Tally,
 };
 use crate::source::{Kind, Source};
 

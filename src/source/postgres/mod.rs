@@ -20,6 +20,7 @@ mod decoding;
 mod error;
 mod foreign;
 mod position;
+mod proof;
 mod session;
 mod setup;
 mod slot;
@@ -221,6 +222,13 @@ impl Source for Postgres {
             return Ok(Delta::Everything(since.changed.transactions.aid(&tree.name)?));
         }
         let table = session.table(&tree.name)?.clone();
+        // After a restore has written, the parent is what was read under its locks before.
+        if let (Some(written), Some(parent)) = (&mut session.written, parent)
+            && let Some(before) = parent.count(&tree.name)?
+            && let Some(changes) = written.changes(&mut session.db, &table, before, ctx)?
+        {
+            return Ok(Delta::SinceParent(changes));
+        }
         let encoding = session.server.encoding.clone();
         let (db, dirty) = session.dirty(&tree.name)?;
         match dirty.filter(|_| parent.is_some()) {

@@ -13,6 +13,7 @@ use super::catalog::{self, Server, Table, qualified};
 use super::connect::{Db, Login};
 use super::error::PostgresError;
 use super::position::{self, Now, Position};
+use super::proof::Written;
 use super::slot::{self, Changed, Dirty};
 use super::{apply, ddl, transactions};
 use crate::context::Context;
@@ -61,6 +62,8 @@ pub(super) struct Session {
     schema: Option<ddl::Dumped>,
     /// What a restore makes of the database.
     fitted: Option<(DatabaseHeader, Fit)>,
+    /// What the restore wrote, where that is enough to know what the tables hold.
+    pub written: Option<Written>,
     /// In a database made anew: whether what comes after the rows is made, too.
     completed: bool,
     /// How far a capture comes, for the next one to find.
@@ -127,6 +130,7 @@ impl Session {
                 snapshot,
                 schema: None,
                 fitted: None,
+                written: None,
                 completed: false,
                 position: None,
                 since: None,
@@ -377,7 +381,8 @@ impl Session {
     ) -> Result<Applied, Failure> {
         let (_, fit) = self.fitted.as_ref().ok_or_else(|| config.not_open("restoring rows"))?;
         if *fit == Fit::Kept {
-            let applied = apply::update(&mut self.db, &self.tables, plan, ctx)?;
+            let (applied, written) = apply::update(&mut self.db, &self.tables, plan, ctx)?;
+            self.written = written;
             for view in &self.server.materialized_views {
                 ctx.report(Event::Note(format!(
                     "materialized view {view} shows what was there before; refresh it with \
