@@ -22,7 +22,7 @@ use coeval::repo::{Compression, NewKey, Repo, Unlocking};
 use coeval::report::Recorder;
 use coeval::snapshot::{
     self, CaptureOptions, Captured, Destination, Manifest, Mode, Overwrite, Parent, Reason,
-    Restored, Selection, Snapshot,
+    RecordRules, Restored, Selection, Snapshot,
 };
 use coeval::source::{
     Applied, Description, Directory, Entry, EntryKind, Extras, Files, FilesOptions, Fit, Kind,
@@ -109,6 +109,7 @@ impl World {
             extras: Extras::Delete,
             overwrite: Overwrite::Always,
             paths: PathFilter::default(),
+            records: RecordRules::default(),
             owners,
         }];
         let options = Self::options(Parent::Newest);

@@ -175,10 +175,10 @@ impl App {
 impl App {
     /// The state at a moment: a snapshot that holds it already, or one that is made of the
     /// snapshot before and the transactions since, where those were followed.
-    pub fn moment(&self, repo: &Arc<Repo>, text: &str, until: Until) -> Result<Snapshot, Failure> {
+    pub fn moment(&self, repo: &Arc<Repo>, text: &str, until: &Until) -> Result<Snapshot, Failure> {
         let timeline = Timeline::load(repo)?;
         let filter = self.filter()?;
-        let Some(between) = snapshot::between(repo, &timeline, &filter, until.clone())? else {
+        let Some(between) = snapshot::between(repo, &timeline, &filter, until)? else {
             if matches!(until, Until::Time(_)) {
                 return self.snapshot(repo, text);
             }

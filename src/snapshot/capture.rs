@@ -6,7 +6,7 @@ use super::counts::{Collector, Counts};
 use super::manifest::{Manifest, Reason, SourceRecord};
 use super::opened::{self, ParentSource, Snapshot, TreeRecord};
 use super::timeline::{Filter, Timeline};
-use super::together;
+use super::together::Together;
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
@@ -124,8 +124,14 @@ pub fn capture_held(
     if mode == Mode::DryRun {
         repo.refresh()?;
         let (parent, scratch) = (find_parent(repo, options)?, repo.scratch()?);
-        let records =
-            together::capture_all(repo, &scratch, sources, parent.as_ref(), &collector, held, ctx)?;
+        let records = Together {
+            reader: repo,
+            writer: &scratch,
+            parent: parent.as_ref(),
+            collector: &collector,
+            ctx,
+        }
+        .capture_all(sources, held)?;
         let manifest = manifest(parent, records, Written::default());
         return Ok(Captured { id: None, manifest, counts: collector.counts() });
     }
@@ -133,8 +139,14 @@ pub fn capture_held(
         // Not before the session can be seen: from then on nobody removes what is in a snapshot
         // that is still valid, so what the parent refers to needs no looking up.
         let parent = find_parent(repo, options)?;
-        let records =
-            together::capture_all(repo, session, sources, parent.as_ref(), &collector, held, ctx)?;
+        let records = Together {
+            reader: repo,
+            writer: session,
+            parent: parent.as_ref(),
+            collector: &collector,
+            ctx,
+        }
+        .capture_all(sources, held)?;
         if mode == Mode::CommitUnlessEmpty && records.0.iter().all(is_empty) {
             let manifest = manifest(parent, records, Written::default());
             return Ok(Captured { id: None, manifest, counts: collector.counts() });
@@ -171,35 +183,6 @@ fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snap
     Ok(found.map(|(id, manifest)| Snapshot { repo: Arc::clone(repo), id, manifest }))
 }
 
-/// Captures a source that has begun its consistent read.
-pub(super) fn capture_one(
-    reader: &Arc<Repo>,
-    writer: &dyn ChunkWriter,
-    source: &mut dyn Source,
-    description: &Description,
-    parent: Option<&ParentSource<'_>>,
-    collector: &Collector,
-    ctx: &Context,
-) -> Result<SourceRecord, Failure> {
-    let before = collector.bytes();
-    collector.enter(path(source.kind(), source.name()));
-    let mut watch = Watch { collector, error: None };
-    let watched = (source.kind() != Kind::Database).then_some(&mut watch);
-    let to = To { reader, writer, watch: watched };
-    let CapturedTrees { trees, aids } = capture_trees(to, source, description, parent, ctx)?;
-    watch.error.map_or(Ok(()), Err)?;
-    let shape = opened::shape(reader, Kind::Database)?;
-    let store = |entries| tree::edit(&**reader, writer, &shape, None, entries);
-    Ok(SourceRecord {
-        kind: source.kind(),
-        name: source.name().to_owned(),
-        catalogue: store(opened::catalogue(&description.header, &trees)?)?,
-        help: store(opened::help(&aids, &description.notes)?)?,
-        entries: trees.iter().map(|record| record.tree.entries).sum(),
-        bytes: collector.bytes() - before,
-    })
-}
-
 /// The trees of one source.
 pub(super) struct CapturedTrees {
     pub(super) trees: Vec<TreeRecord>,
@@ -217,6 +200,17 @@ pub(super) struct To<'a, 'c> {
 pub(super) struct Watch<'c> {
     collector: &'c Collector,
     error: Option<EntryError>,
+}
+
+impl<'c> Watch<'c> {
+    pub(super) const fn new(collector: &'c Collector) -> Self {
+        Self { collector, error: None }
+    }
+
+    /// Fails if an entry was not one of files.
+    pub(super) fn finish(self) -> Result<(), EntryError> {
+        self.error.map_or(Ok(()), Err)
+    }
 }
 
 impl Watch<'_> {

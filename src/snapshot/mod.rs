@@ -21,7 +21,7 @@ mod together;
 pub use capture::{CaptureOptions, Captured, Held, Mode, Parent, capture, capture_held};
 pub use check::{CheckReport, check};
 pub use counts::{Counts, Tally};
-pub use derive::{Apply, derive};
+pub use derive::{Apply, EditTree, derive};
 pub use diff::{DiffItem, diff};
 pub use find::{Finder, Found};
 pub use history::{Step, history};

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::capture::{self, Held};
+use super::capture::{self, CapturedTrees, Held, To, Watch};
 use super::counts::Collector;
 use super::manifest::{Instant, SourceRecord};
 use super::opened::{self, Snapshot};
@@ -17,45 +17,42 @@ use crate::hint::Failure;
 use crate::repo::{ChunkWriter, Repo};
 use crate::source::{self, Description, Glance, Kind, Source};
 use crate::time::Timestamp;
+use crate::tree;
 
 /// How often the sources are captured before it is left at a pair that is not of one instant.
 const TRIES: usize = 3;
 /// Milliseconds that one try may take for another to be worth it.
 const QUICK: u128 = 20_000;
 
-/// Captures all sources, which are sorted by kind, and says how well they agree.
-pub(super) fn capture_all(
-    reader: &Arc<Repo>,
-    writer: &dyn ChunkWriter,
-    sources: &mut [&mut dyn Source],
-    parent: Option<&Snapshot>,
-    collector: &Collector,
-    held: &mut dyn FnMut(Held) -> Result<(), Failure>,
-    ctx: &Context,
-) -> Result<(Vec<SourceRecord>, Instant), Failure> {
-    let databases = sources.iter().filter(|source| source.kind() == Kind::Database).count();
-    let (databases, files) = sources.split_at_mut(databases);
-    let together = Together { reader, writer, parent, collector, ctx };
-    let captured = together.capture(databases, files, held);
-    // A transaction is not left open, whatever came of it.
-    let ended: Vec<_> =
-        databases.iter_mut().chain(files.iter_mut()).map(|source| source.end()).collect();
-    let captured = captured?;
-    ended.into_iter().collect::<Result<(), Failure>>()?;
-    Ok(captured)
-}
-
-struct Together<'a> {
-    reader: &'a Arc<Repo>,
-    writer: &'a dyn ChunkWriter,
-    parent: Option<&'a Snapshot>,
-    collector: &'a Collector,
-    ctx: &'a Context,
+/// What a capture reads and writes.
+pub(super) struct Together<'a> {
+    pub(super) reader: &'a Arc<Repo>,
+    pub(super) writer: &'a dyn ChunkWriter,
+    pub(super) parent: Option<&'a Snapshot>,
+    pub(super) collector: &'a Collector,
+    pub(super) ctx: &'a Context,
 }
 
 type Sources<'a, 's> = &'a mut [&'s mut dyn Source];
 
 impl Together<'_> {
+    /// Captures all sources, which are sorted by kind, and says how well they agree.
+    pub(super) fn capture_all(
+        &self,
+        sources: Sources<'_, '_>,
+        held: &mut dyn FnMut(Held) -> Result<(), Failure>,
+    ) -> Result<(Vec<SourceRecord>, Instant), Failure> {
+        let databases = sources.iter().filter(|source| source.kind() == Kind::Database).count();
+        let (databases, files) = sources.split_at_mut(databases);
+        let captured = self.capture(databases, files, held);
+        // A transaction is not left open, whatever came of it.
+        let ended: Vec<_> =
+            databases.iter_mut().chain(files.iter_mut()).map(|source| source.end()).collect();
+        let captured = captured?;
+        ended.into_iter().collect::<Result<(), Failure>>()?;
+        Ok(captured)
+    }
+
     fn capture(
         &self,
         databases: Sources<'_, '_>,
@@ -86,6 +83,7 @@ impl Together<'_> {
         });
         let done = held(Held::Read);
         let (records, agree) = captured?;
+        let can_agree = files.iter().all(|file| file.glance_of_read() != Glance::Unable);
         done?;
         let finished = self.ctx.clock.now();
         let mut all = Vec::new();
@@ -94,11 +92,10 @@ impl Together<'_> {
         }
         all.extend(records);
         let one_instant = begun.descriptions.len() == 1 && (files.is_empty() || agree);
-        let unable = |file: &&mut dyn Source| file.glance_of_read() == Glance::Unable;
         let instant = match (one_instant, tries) {
             (true, 1) => Instant::Exact,
             (true, _) => Instant::Converged,
-            (false, _) if files.iter().any(|file| unable(&file)) => Instant::Unproven,
+            (false, _) if !can_agree => Instant::Unproven,
             (false, _) => {
                 let skew = finished.since(begun.at).as_millis();
                 Instant::Bounded { milliseconds: u64::try_from(skew).unwrap_or(u64::MAX) }
@@ -110,11 +107,11 @@ impl Together<'_> {
     /// Begins the transactions of all databases.
     fn begin(&self, databases: Sources<'_, '_>) -> Result<Begun, Failure> {
         let at = self.ctx.clock.now();
-        let begin = |source: &mut &mut dyn Source| {
+        let mut descriptions = Vec::new();
+        for source in databases {
             source.end()?;
-            self.describe(&mut **source)
-        };
-        let descriptions = databases.iter_mut().map(begin).collect::<Result<_, _>>()?;
+            descriptions.push(self.describe(&mut **source)?);
+        }
         Ok(Begun { at, descriptions })
     }
 
@@ -126,21 +123,40 @@ impl Together<'_> {
     }
 
     fn capture_files(&self, files: Sources<'_, '_>) -> Result<Vec<SourceRecord>, Failure> {
-        let capture = |source: &mut &mut dyn Source| {
+        let mut records = Vec::new();
+        for source in files {
             let description = self.describe(&mut **source)?;
-            self.capture_one(&mut **source, &description)
-        };
-        files.iter_mut().map(capture).collect()
+            records.push(self.capture_one(&mut **source, &description)?);
+        }
+        Ok(records)
     }
 
+    /// Captures a source that has begun its consistent read.
     fn capture_one(
         &self,
         source: &mut dyn Source,
         description: &Description,
     ) -> Result<SourceRecord, Failure> {
+        let Self { reader, writer, collector, ctx, .. } = *self;
+        let before = collector.bytes();
+        collector.enter(capture::path(source.kind(), source.name()));
         let parent = opened::parent_source(self.parent, source);
-        let Self { reader, writer, collector, ctx, .. } = self;
-        capture::capture_one(reader, *writer, source, description, parent.as_ref(), collector, ctx)
+        let mut watch = Watch::new(collector);
+        let watched = (source.kind() != Kind::Database).then_some(&mut watch);
+        let to = To { reader, writer, watch: watched };
+        let CapturedTrees { trees, aids } =
+            capture::capture_trees(to, source, description, parent.as_ref(), ctx)?;
+        watch.finish()?;
+        let shape = opened::shape(reader, Kind::Database)?;
+        let store = |entries| tree::edit(&**reader, writer, &shape, None, entries);
+        Ok(SourceRecord {
+            kind: source.kind(),
+            name: source.name().to_owned(),
+            catalogue: store(opened::catalogue(&description.header, &trees)?)?,
+            help: store(opened::help(&aids, &description.notes)?)?,
+            entries: trees.iter().map(|record| record.tree.entries).sum(),
+            bytes: collector.bytes() - before,
+        })
     }
 }
 

@@ -228,7 +228,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
     let wanted = args.wanted()?;
     let snapshot = match args.moment(&wanted.snapshot, app)? {
-        Some(until) => app.moment(&repo, &wanted.snapshot, until)?,
+        Some(until) => app.moment(&repo, &wanted.snapshot, &until)?,
         None => app.snapshot(&repo, &wanted.snapshot)?,
     };
     let scope = Scope::of(&snapshot, &wanted.path)?;

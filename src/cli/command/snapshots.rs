@@ -77,9 +77,10 @@ fn contents(manifest: &Manifest) -> String {
         }
         Reason::Import { .. } => text.push_str(" (imported)"),
         Reason::Transaction { after, transactions, .. } => {
-            text += &format!(" ({transactions} transactions after {})", after.short());
+            text += &[" (", &transactions.to_string(), " transactions after ", &after.short(), ")"]
+                .concat();
         }
-        Reason::Anonymised { of } => text += &format!(" ({} anonymised)", of.short()),
+        Reason::Anonymised { of } => text += &[" (", &of.short(), " anonymised)"].concat(),
     }
     if !manifest.is_complete() {
         text += &[" INCOMPLETE: ", &manifest.missing().to_string(), " not read"].concat();

@@ -451,10 +451,10 @@ impl State {
     }
 
     fn glance(&self) -> Glance {
-        match self.unsettled {
-            true => Glance::Unsettled,
-            false => Glance::State(self.digest.finish128().as_u128()),
+        if self.unsettled {
+            return Glance::Unsettled;
         }
+        Glance::State(self.digest.finish128().as_u128())
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) use transactions::{CHANGES, COMMITS, Commit, Logged};
 
 use self::connect::{Db, Login};
 use self::position::Position;
-use self::session::{Config, Purpose, Session};
+use self::session::{Config, Following, Purpose, Session};
 use self::slot::Dirty;
 use super::record::{self, DatabaseHeader};
 use super::{Applied, Delta, Description, Fit, Kind, Parent, Plan, Source, Target, TreeInfo};
@@ -123,15 +123,9 @@ impl Postgres {
                 let mut position = position.clone();
                 if position.log.is_none() {
                     // From here on a slot that was made since can be followed.
-                    session::follow_log(
-                        &self.config,
-                        &mut db,
-                        &mut position,
-                        &now,
-                        &[],
-                        None,
-                        ctx,
-                    )?;
+                    let config = &self.config;
+                    let following = Following { config, now: &now, tables: &[], then: None };
+                    following.read(&mut db, &mut position, ctx)?;
                 }
                 let notes = [(position::NOTE.to_owned(), position.to_note())].into();
                 let trees = description.trees.clone();
@@ -230,7 +224,7 @@ impl Source for Postgres {
             return Ok(Delta::SinceParent(changes));
         }
         let encoding = session.server.encoding.clone();
-        let (db, dirty) = session.dirty(&tree.name)?;
+        let (db, dirty) = session.dirty(&tree.name);
         match dirty.filter(|_| parent.is_some()) {
             Some(Dirty::Nothing) => Ok(Delta::SinceParent(Box::new(std::iter::empty()))),
             Some(Dirty::Keys(keys)) => {

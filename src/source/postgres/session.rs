@@ -154,7 +154,8 @@ impl Session {
         let position = self.position.insert(position);
         let then = parent.as_ref().map(|(_, position)| position);
         let db = &mut self.db;
-        let changed = follow_log(config, db, position, &now, &self.tables, then, ctx)?;
+        let following = Following { config, now: &now, tables: &self.tables, then };
+        let changed = following.read(db, position, ctx)?;
         if position.log.is_none() && !now.is_durable(db)? {
             position.snapshot = None;
         }
@@ -247,18 +248,18 @@ impl Session {
     }
 
     /// What changed in a table since the snapshot before.
-    pub(super) fn dirty(&mut self, tree: &str) -> Result<(&mut Db, Option<Dirty<'_>>), Failure> {
+    pub(super) fn dirty(&mut self, tree: &str) -> (&mut Db, Option<Dirty<'_>>) {
         let number = self.tables.iter().position(|table| table.tree == tree);
         let db = &mut self.db;
-        let (Some(number), Some(since)) = (number, &mut self.since) else { return Ok((db, None)) };
+        let (Some(number), Some(since)) = (number, &mut self.since) else { return (db, None) };
         let table = &self.tables[number];
         let header = table.header.to_json();
         let is_same = |info: &TreeInfo| info.name == tree && info.header == header;
         let same_storage = since.position.tables.get(tree) == Some(&table.storage);
         if !table.logged || !same_storage || !since.parent.trees.iter().any(is_same) {
-            return Ok((db, Some(Dirty::Everything)));
+            return (db, Some(Dirty::Everything));
         }
-        Ok((db, Some(since.changed.of(number, table)?)))
+        (db, Some(since.changed.of(number, table)))
     }
 
     fn tell_what_is_left_out(&self, name: &str, ctx: &Context) {
@@ -469,41 +470,49 @@ fn set_sequence(db: &mut Db, sequence: &Sequence) -> Result<(), PostgresError> {
     Ok(())
 }
 
-/// Reads the log of the database's slot, if it has one, and notes in `position` how far. Gives what
-/// changed since `then`, or why that cannot be told.
-pub(super) fn follow_log(
-    config: &Config,
-    db: &mut Db,
-    position: &mut Position,
-    now: &Now,
-    tables: &[Table],
-    then: Option<&Position>,
-    ctx: &Context,
-) -> Result<Option<Result<Changed, String>>, Failure> {
-    let database = config.login.database();
-    let name = config.slot.clone().unwrap_or_else(|| slot::default_name(database));
-    let Some(slot) = slot::find(db, &name)? else {
-        let missing = || Err(format!("there is no replication slot {name}"));
-        return Ok(config.slot.as_ref().map(|_| missing()));
-    };
-    if let Some(retained) = slot.retained.filter(|bytes| *bytes > MUCH_LOG) {
-        ctx.report(Event::Note(format!(
-            "database {}: slot {name} keeps {} MiB of log on the server; if nobody takes \
-             snapshots any more, remove it with `coeval database remove`",
-            config.name,
-            retained >> 20
-        )));
-    }
-    if let Some(trouble) = slot.trouble(database) {
-        return Ok(Some(Err(trouble)));
-    }
-    match slot::read(&config.login, &slot, then, now, tables, ctx) {
-        Ok(log) => {
-            position.log = Some(log.position);
-            position.snapshot = Some(log.seen);
-            Ok(Some(log.changed))
+/// What the log is read for.
+pub(super) struct Following<'a> {
+    pub config: &'a Config,
+    pub now: &'a Now,
+    pub tables: &'a [Table],
+    /// The position of the snapshot before.
+    pub then: Option<&'a Position>,
+}
+
+impl Following<'_> {
+    /// Reads the log of the database's slot, if it has one, and notes in `position` how far. Gives
+    /// what changed since the snapshot before, or why that cannot be told.
+    pub(super) fn read(
+        &self,
+        db: &mut Db,
+        position: &mut Position,
+        ctx: &Context,
+    ) -> Result<Option<Result<Changed, String>>, Failure> {
+        let database = self.config.login.database();
+        let name = self.config.slot.clone().unwrap_or_else(|| slot::default_name(database));
+        let Some(slot) = slot::find(db, &name)? else {
+            let missing = || Err(format!("there is no replication slot {name}"));
+            return Ok(self.config.slot.as_ref().map(|_| missing()));
+        };
+        if let Some(retained) = slot.retained.filter(|bytes| *bytes > MUCH_LOG) {
+            ctx.report(Event::Note(format!(
+                "database {}: slot {name} keeps {} MiB of log on the server; if nobody takes \
+                 snapshots any more, remove it with `coeval database remove`",
+                self.config.name,
+                retained >> 20
+            )));
         }
-        Err(error) => Ok(Some(Err(error.to_string()))),
+        if let Some(trouble) = slot.trouble(database) {
+            return Ok(Some(Err(trouble)));
+        }
+        match slot::read(&self.config.login, &slot, self.then, self.now, self.tables, ctx) {
+            Ok(log) => {
+                position.log = Some(log.position);
+                position.snapshot = Some(log.seen);
+                Ok(Some(log.changed))
+            }
+            Err(error) => Ok(Some(Err(error.to_string()))),
+        }
     }
 }
 
