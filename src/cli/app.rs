@@ -196,6 +196,7 @@ impl App {
             parent: Parent::None,
             reason: manifest.reason.clone(),
             compression: Compression::Auto,
+            compare: false,
         };
         self.ctx.phase("making the state of that moment", None);
         let Captured { id, manifest, .. } = between.derive(&options, &self.ctx)?;

@@ -13,7 +13,9 @@ use super::excludes::{Excludes, parse_size};
 use super::named::{Lists, Piped};
 use crate::export::django;
 use crate::hint::Failure;
+use crate::snapshot::Policy;
 use crate::source::{Files, FilesOptions, Kind, Source};
+use crate::time::{Period, Timestamp, parse_time};
 
 /// The configuration file. Relative paths in it are relative to its folder; [`Config::load`]
 /// makes them absolute.
@@ -32,7 +34,7 @@ pub struct Config {
     pub configuration: Configuration,
     /// What a restore leaves as it is.
     pub restore: Restore,
-    /// Which snapshots to keep. It is read and checked, and used by `forget` in a later version.
+    /// Which snapshots `watch` keeps.
     pub retention: Retention,
     /// Commands that run before and after a backup.
     pub hooks: Hooks,
@@ -231,6 +233,26 @@ pub struct Retention {
     pub keep_tag: Vec<String>,
 }
 
+impl Retention {
+    /// The rules, as of now.
+    pub fn policy(&self, now: Timestamp) -> Result<Policy, Failure> {
+        let since = self.keep_within.as_ref().map(|within| parse_time(within, now)).transpose()?;
+        let periods = [
+            (Period::Hour, self.keep_hourly),
+            (Period::Day, self.keep_daily),
+            (Period::Week, self.keep_weekly),
+            (Period::Month, self.keep_monthly),
+            (Period::Year, self.keep_yearly),
+        ];
+        Ok(Policy {
+            last: self.keep_last.unwrap_or(0),
+            periods: periods.map(|(period, count)| (period, count.unwrap_or(0))).to_vec(),
+            since,
+            tags: self.keep_tag.clone(),
+        })
+    }
+}
+
 /// `[hooks]`: each command is run by `sh -c`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -293,7 +315,7 @@ impl Config {
             ));
         }
         if let Some(within) = &config.retention.keep_within
-            && crate::time::parse_time(within, crate::time::Timestamp::new(1 << 33, 0)).is_err()
+            && parse_time(within, Timestamp::new(1 << 33, 0)).is_err()
         {
             let message = format!("{}: keep-within: `{within}` is no time span", path.display());
             return Err(usage(message, "write it as 30d or 12 hours"));

@@ -216,6 +216,7 @@ pub fn restore(
         parent: Parent::Newest,
         reason,
         compression: crate::repo::Compression::Auto,
+        compare: false,
     };
     announce(snapshot, going, app)?;
     allow_open_files()?;

@@ -30,6 +30,8 @@ pub struct CaptureOptions {
     pub reason: Reason,
     /// How hard what is new is compressed.
     pub compression: Compression,
+    /// Whether a database that tells what changed is also read as a whole, and the two compared.
+    pub compare: bool,
 }
 
 /// Which snapshot a capture follows.
@@ -52,6 +54,8 @@ pub struct Captured {
     pub manifest: Manifest,
     /// What was found of files.
     pub counts: Counts,
+    /// Whether it was not saved because there was no need for it.
+    pub is_superfluous: bool,
 }
 
 /// What the databases' transactions are held open for.
@@ -70,6 +74,8 @@ pub enum Mode {
     Commit,
     /// The snapshot is committed, unless the sources hold no entries at all.
     CommitUnlessEmpty,
+    /// The snapshot is committed, unless it would be its parent over again.
+    CommitUnlessUnchanged,
     /// Everything is read and compared, nothing stored.
     DryRun,
 }
@@ -129,11 +135,17 @@ pub fn capture_held(
             writer: &scratch,
             parent: parent.as_ref(),
             collector: &collector,
+            compare: options.compare,
             ctx,
         }
         .capture_all(sources, held)?;
         let manifest = manifest(parent, records, Written::default());
-        return Ok(Captured { id: None, manifest, counts: collector.counts() });
+        return Ok(Captured {
+            id: None,
+            manifest,
+            counts: collector.counts(),
+            is_superfluous: false,
+        });
     }
     repo.write(options.compression, ctx, |session| {
         // Not before the session can be seen: from then on nobody removes what is in a snapshot
@@ -144,18 +156,42 @@ pub fn capture_held(
             writer: session,
             parent: parent.as_ref(),
             collector: &collector,
+            compare: options.compare,
             ctx,
         }
         .capture_all(sources, held)?;
-        if mode == Mode::CommitUnlessEmpty && records.0.iter().all(is_empty) {
+        let superfluous = mode.is_superfluous(&records.0, parent.as_ref());
+        if superfluous {
             let manifest = manifest(parent, records, Written::default());
-            return Ok(Captured { id: None, manifest, counts: collector.counts() });
+            return Ok(Captured {
+                id: None,
+                manifest,
+                counts: collector.counts(),
+                is_superfluous: true,
+            });
         }
         session.flush()?;
         let manifest = manifest(parent, records, session.written());
         let id = session.commit(&manifest.encode()?)?;
-        Ok(Captured { id: Some(id), manifest, counts: collector.counts() })
+        Ok(Captured { id: Some(id), manifest, counts: collector.counts(), is_superfluous: false })
     })
+}
+
+impl Mode {
+    /// Whether a snapshot of this is not to be saved.
+    fn is_superfluous(self, records: &[SourceRecord], parent: Option<&Snapshot>) -> bool {
+        match self {
+            Self::CommitUnlessEmpty => records.iter().all(is_empty),
+            Self::CommitUnlessUnchanged => parent.is_some_and(|parent| {
+                let is_same = |(a, b): (&SourceRecord, &SourceRecord)| {
+                    (a.kind, &a.name, a.catalogue) == (b.kind, &b.name, b.catalogue)
+                };
+                let then = &parent.manifest.sources;
+                then.len() == records.len() && records.iter().zip(then).all(is_same)
+            }),
+            Self::Commit | Self::DryRun => false,
+        }
+    }
 }
 
 /// Whether a source has nothing in it; a directory is always an entry of its own tree.
@@ -194,6 +230,8 @@ pub(super) struct To<'a, 'c> {
     pub(super) reader: &'a Arc<Repo>,
     pub(super) writer: &'a dyn ChunkWriter,
     pub(super) watch: Option<&'a mut Watch<'c>>,
+    /// Whether what a database says changed is compared with all that it holds.
+    pub(super) compare: bool,
 }
 
 /// Counts the entries of files.
@@ -235,7 +273,8 @@ pub(super) fn capture_trees(
     ctx: &Context,
 ) -> Result<CapturedTrees, Failure> {
     let kind = source.kind();
-    let To { reader, writer, .. } = to;
+    let place = path(kind, source.name());
+    let To { reader, writer, compare, .. } = to;
     let shape = opened::shape(reader, kind)?;
     let mut capture = |infos: &[TreeInfo], mut watch: Option<&mut Watch<'_>>| {
         let capture_one = |info: &TreeInfo| {
@@ -252,8 +291,30 @@ pub(super) fn capture_trees(
                     None => (None, since),
                 },
             };
+            let is_told = old.is_some() && kind == Kind::Database;
             let tree = match &mut watch {
-                None => tree::edit(&**reader, writer, &shape, old, changes)?,
+                None => {
+                    let tree = tree::edit(&**reader, writer, &shape, old, changes)?;
+                    let all = if compare && is_told {
+                        source.changes(info, None, ctx)?
+                    } else {
+                        Delta::SinceParent(Box::new(std::iter::empty()))
+                    };
+                    // A source that knows that nothing changed has nothing to read again.
+                    if let Delta::Everything(all) = all {
+                        let whole = tree::edit(&**reader, writer, &shape, None, all)?;
+                        if whole != tree {
+                            ctx.report(Event::Note(format!(
+                                "{place}/{}: the log of changes did not tell all of them; what is \
+                                 saved is what the table holds",
+                                info.name
+                            )));
+                        }
+                        whole
+                    } else {
+                        tree
+                    }
+                }
                 Some(watch) => {
                     let mut hear = |edited: Edited<'_>| watch.hear(&edited);
                     tree::edit_watched(&**reader, writer, &shape, old, changes, &mut hear)?

@@ -75,6 +75,6 @@ pub fn derive(
             unlisted: 0,
         };
         let id = session.commit(&manifest.encode()?)?;
-        Ok(Captured { id: Some(id), manifest, counts: Counts::default() })
+        Ok(Captured { id: Some(id), manifest, counts: Counts::default(), is_superfluous: false })
     })
 }

@@ -13,6 +13,7 @@ mod opened;
 mod past;
 mod path;
 mod restore;
+mod retention;
 mod scope;
 mod stats;
 mod timeline;
@@ -34,6 +35,7 @@ pub use restore::{
     PinnedWith, Planned, RecordRules, Relatives, RestoreError, Restored, Selection, Stays,
     TreePlan, VerifiedTree, plan, restore,
 };
+pub use retention::Policy;
 pub use scope::Scope;
 pub use stats::{Stats, Usage, stats};
 pub use timeline::{Filter, SelectError, Timeline};

@@ -30,6 +30,7 @@ pub(super) struct Together<'a> {
     pub(super) writer: &'a dyn ChunkWriter,
     pub(super) parent: Option<&'a Snapshot>,
     pub(super) collector: &'a Collector,
+    pub(super) compare: bool,
     pub(super) ctx: &'a Context,
 }
 
@@ -137,13 +138,13 @@ impl Together<'_> {
         source: &mut dyn Source,
         description: &Description,
     ) -> Result<SourceRecord, Failure> {
-        let Self { reader, writer, collector, ctx, .. } = *self;
+        let Self { reader, writer, collector, compare, ctx, .. } = *self;
         let before = collector.bytes();
         collector.enter(capture::path(source.kind(), source.name()));
         let parent = opened::parent_source(self.parent, source);
         let mut watch = Watch::new(collector);
         let watched = (source.kind() != Kind::Database).then_some(&mut watch);
-        let to = To { reader, writer, watch: watched };
+        let to = To { reader, writer, watch: watched, compare };
         let CapturedTrees { trees, aids } =
             capture::capture_trees(to, source, description, parent.as_ref(), ctx)?;
         watch.finish()?;

@@ -24,6 +24,7 @@ use crate::source::{Kind, Source};
 /// Databases are read first, then files. What cannot be read is listed, the snapshot is marked
 /// incomplete, and the exit code is 3.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the flags of the command")]
 pub struct Args {
     #[command(flatten)]
     sources: SourceArgs,
@@ -42,6 +43,12 @@ pub struct Args {
     /// How hard to compress what is new: `auto` is fast and hardly tries what does not compress
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     compression: How,
+    /// Take no snapshot if it would be its parent over again
+    #[arg(long)]
+    skip_if_unchanged: bool,
+    /// Where a database's changes are followed, read it as a whole, too, and say if the two differ
+    #[arg(long)]
+    compare: bool,
     /// Read and compare everything, but store nothing and run no hooks
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -86,11 +93,16 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         parent,
         reason: Reason::Backup,
         compression: args.compression.into(),
+        compare: args.compare,
     };
     if app.output.verbosity == Verbosity::Verbose {
         app.progress.list(if args.dry_run { Listing::Everything } else { Listing::Changes });
     }
-    let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
+    let mode = match (args.dry_run, args.skip_if_unchanged) {
+        (true, _) => Mode::DryRun,
+        (false, true) => Mode::CommitUnlessUnchanged,
+        (false, false) => Mode::Commit,
+    };
     let captured = capture(&repo, &mut sources, &options, mode, app)?;
     app.progress.finish();
     show(&captured, app)
@@ -106,8 +118,7 @@ pub fn capture(
     mode: Mode,
     app: &App,
 ) -> Result<Captured, Failure> {
-    let mut sources: Vec<&mut dyn Source> =
-        sources.iter_mut().map(|source| &mut **source as &mut dyn Source).collect();
+    let mut sources = unboxed(sources);
     let hooks = &app.config()?.hooks;
     let mut held = |moment| match (mode, moment) {
         (Mode::DryRun, _) => Ok(()),
@@ -118,6 +129,11 @@ pub fn capture(
         }
     };
     snapshot::capture_held(repo, &mut sources, options, mode, &mut held, &app.ctx)
+}
+
+/// Sources in boxes as the library takes them.
+pub fn unboxed(sources: &mut [Box<dyn Source>]) -> Vec<&mut dyn Source> {
+    sources.iter_mut().map(|source| &mut **source as &mut dyn Source).collect()
 }
 
 fn hook(command: &str, app: &App) -> Result<(), Failure> {
@@ -197,6 +213,7 @@ fn print(captured: &Captured, app: &App) -> Result<(), Failure> {
     }
     match captured.id {
         Some(id) => output.line(format!("snapshot {} saved", id.short())),
+        None if captured.is_superfluous => output.line("nothing changed: no snapshot was saved"),
         None => output.line("dry run: nothing was stored"),
     }
 }
@@ -233,7 +250,7 @@ fn summary(captured: &Captured) -> serde_json::Value {
     let all = captured.counts.left_out_in_all();
     serde_json::json!({
         "message_type": "summary",
-        "dry_run": captured.id.is_none(),
+        "dry_run": captured.id.is_none() && !captured.is_superfluous,
         "snapshot_id": captured.id.map(|id| id.to_string()),
         "backup_start": manifest.time.to_rfc3339(),
         "backup_end": manifest.finished.to_rfc3339(),

@@ -22,3 +22,4 @@ pub mod snapshots;
 pub mod stats;
 pub mod undo;
 pub mod version;
+pub mod watch;

@@ -83,7 +83,7 @@ impl<'s> Wanted<'s> {
 
     /// Where trees are captured only to be compared.
     pub(super) fn to_scratch(&self) -> To<'_, 'static> {
-        To { reader: &self.snapshot.repo, writer: &self.scratch, watch: None }
+        To { reader: &self.snapshot.repo, writer: &self.scratch, watch: None, compare: false }
     }
 
     /// The differences of one tree that are wanted.
