@@ -21,6 +21,7 @@ mod error;
 mod foreign;
 mod position;
 mod proof;
+mod ranges;
 mod session;
 mod setup;
 mod slot;
@@ -28,6 +29,7 @@ mod transactions;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSetBuilder};
 
@@ -88,7 +90,7 @@ impl Postgres {
         let exclude = exclude.build();
         let exclude =
             exclude.map_err(|source| PostgresError::Pattern { pattern: patterns(), source })?;
-        let login = Login::parse(name, url)?;
+        let login = Arc::new(Login::parse(name, url)?);
         let digest = record::hash_json(&options.exclude_tables);
         let PostgresOptions { pg_dump, slot, .. } = options;
         let name = name.to_owned();
@@ -224,6 +226,7 @@ impl Source for Postgres {
             return Ok(Delta::SinceParent(changes));
         }
         let encoding = session.server.encoding.clone();
+        let snapshot = session.snapshot.clone();
         let (db, dirty) = session.dirty(&tree.name);
         match dirty.filter(|_| parent.is_some()) {
             Some(Dirty::Nothing) => Ok(Delta::SinceParent(Box::new(std::iter::empty()))),
@@ -231,7 +234,8 @@ impl Source for Postgres {
                 Ok(Delta::SinceParent(Box::new(capture::again(db, table, keys, ctx))))
             }
             Some(Dirty::Everything) | None => {
-                Ok(Delta::Everything(capture::rows(db, &table, &encoding, ctx)?))
+                let shared = snapshot.as_deref().map(|snapshot| (&config.login, snapshot));
+                Ok(Delta::Everything(capture::rows(db, &table, &encoding, shared, ctx)?))
             }
         }
     }

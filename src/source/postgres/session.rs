@@ -2,6 +2,7 @@
 //! how far a restore has come.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use globset::GlobSet;
 
@@ -33,7 +34,7 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s'";
 #[derive(Debug)]
 pub(super) struct Config {
     pub name: String,
-    pub login: Login,
+    pub login: Arc<Login>,
     pub pg_dump: Option<PathBuf>,
     pub exclude: GlobSet,
     /// The slot to follow the changes with, if it is not the one with the usual name.
@@ -58,7 +59,7 @@ pub(super) struct Session {
     pub tables: Vec<Table>,
     excluded: Vec<Table>,
     /// Names the instant of a capture, so that `pg_dump` can read as of the same.
-    snapshot: Option<String>,
+    pub snapshot: Option<String>,
     schema: Option<ddl::Dumped>,
     /// What a restore makes of the database.
     fitted: Option<(DatabaseHeader, Fit)>,
