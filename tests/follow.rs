@@ -315,3 +315,26 @@ fn any_transaction_between_two_snapshots_can_be_gone_back_to() {
         }
     }
 }
+
+#[test]
+fn a_large_table_is_the_same_through_any_number_of_connections() {
+    let app = Application::new();
+    app.database.sql(
+        "CREATE TABLE large (code text, n integer, at timestamptz, PRIMARY KEY (code, n));
+         INSERT INTO large SELECT chr(65 + n % 50) || md5((n / 3)::text), n, now()
+             FROM generate_series(1, 150000) n;
+         INSERT INTO large SELECT 'same', n, now() FROM generate_series(1, 40000) n;
+         CREATE TABLE numbered (id bigint PRIMARY KEY, t text);
+         INSERT INTO numbered SELECT n * n - 5, 'it''s ' || n FROM generate_series(-70000, 80000) n
+             ON CONFLICT DO NOTHING;
+         CREATE TABLE scattered (id uuid PRIMARY KEY);
+         INSERT INTO scattered SELECT md5(n::text)::uuid FROM generate_series(1, 140000) n;
+         ANALYZE;",
+    );
+    let root = |jobs: &str| {
+        let summary = app.world.json(&["backup", "--force", "--jobs", jobs]).pop().unwrap();
+        (summary["root"].clone(), summary["total_records_processed"].clone())
+    };
+    let one = root("1");
+    assert_eq!([root("2"), root("5")], [one.clone(), one]);
+}

@@ -97,11 +97,14 @@ impl Login {
         let mut connection =
             connected.await.unwrap_or_else(timed_out).map_err(|error| self.refused(error))?;
         let begin = format!(
-            "{SETTINGS} BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
              SET TRANSACTION SNAPSHOT '{snapshot}'"
         );
-        let begun = sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection).await;
-        begun.map_err(|error| failed("preparing a further connection", error))?;
+        // Statements that are sent together are one transaction, so the settings go first.
+        for statements in [SETTINGS.to_owned(), begin] {
+            let done = sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await;
+            done.map_err(|error| failed("preparing a further connection", error))?;
+        }
         Ok(connection)
     }
 

@@ -98,9 +98,9 @@ impl Postgres {
         Ok(Self { config, idle: None, session: None, unchanged: false })
     }
 
-    /// A connection: the one that the last read left, or a new one.
+    /// A connection: the one that the last read left, if the server still knows it, or a new one.
     fn connect(&mut self) -> Result<Db, PostgresError> {
-        match self.idle.take() {
+        match self.idle.take().and_then(Db::reset) {
             Some(db) => Ok(db),
             None => Db::open(&self.config.login),
         }

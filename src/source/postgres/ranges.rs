@@ -152,8 +152,8 @@ async fn read(plan: Arc<Plan>, mut ranges: VecDeque<(usize, Sender<Batch>)>) {
     };
     while let Some((range, sender)) = ranges.pop_front() {
         match copy(&plan, range, &mut connection, &sender).await {
-            Ok(()) if sender.is_closed() => return,
-            Ok(()) => {}
+            Ok(Heard::Yes) => {}
+            Ok(Heard::No) => return,
             Err(error) => {
                 let _ = sender.send(Err(error)).await;
                 return;
@@ -167,7 +167,7 @@ async fn copy(
     range: usize,
     connection: &mut PgConnection,
     sender: &Sender<Batch>,
-) -> Result<(), PostgresError> {
+) -> Result<Heard, PostgresError> {
     let doing = format!("reading table {}", plan.table.tree);
     let statement = plan.statement(range);
     let lines = connection.copy_out_raw(&statement).await;
@@ -181,16 +181,22 @@ async fn copy(
         if bytes >= BATCH {
             bytes = 0;
             if sender.send(Ok(std::mem::take(&mut batch))).await.is_err() {
-                return Ok(());
+                return Ok(Heard::No);
             }
         }
     }
     if !batch.is_empty() && sender.send(Ok(batch)).await.is_err() {
-        return Ok(());
+        return Ok(Heard::No);
     }
-    // Nothing more than a batch of nothing says that this is the end of the range.
-    let _ = sender.send(Ok(Vec::new())).await;
-    Ok(())
+    // Nothing but a batch of nothing says that this is the end of the range.
+    let sent = sender.send(Ok(Vec::new())).await;
+    Ok(sent.map_or(Heard::No, |()| Heard::Yes))
+}
+
+/// Whether anybody still wants the records.
+enum Heard {
+    Yes,
+    No,
 }
 
 /// The records of all ranges, in order.
