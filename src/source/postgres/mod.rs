@@ -43,7 +43,7 @@ use self::connect::{Db, Login};
 use self::position::Position;
 use self::session::{Config, Following, Purpose, Session};
 use self::slot::Dirty;
-use super::record::{self, DatabaseHeader};
+use super::record;
 use super::{Applied, Delta, Description, Fit, Kind, Parent, Plan, Source, Target, TreeInfo};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -118,10 +118,7 @@ impl Postgres {
         let now = position::now(&mut db)?.filter(|now| now.sees_the_same_as(position));
         let found = match now {
             Some(now) => {
-                let mut header = DatabaseHeader::from_json(&description.header)
-                    .map_err(PostgresError::Header)?;
-                // Numbers are handed out also by transactions that come to nothing.
-                header.sequences = catalog::sequences(&mut db)?;
+                let header = session::unchanged_header(&mut db, description)?;
                 let mut position = position.clone();
                 if position.log.is_none() {
                     // From here on a slot that was made since can be followed.
@@ -179,14 +176,16 @@ impl Source for Postgres {
         parent: Option<&dyn Parent>,
         ctx: &Context,
     ) -> Result<Description, Failure> {
-        // Within a restore, its own transaction is read.
+        let parent = parent.map(Parent::description).transpose()?.and_then(|description| {
+            let position = Position::of_note(description.notes.get(position::NOTE)?)?;
+            Some((description, position))
+        });
+        let parent = parent.filter(|(_, position)| position.options == self.config.options);
+        self.unchanged = false;
+        // Within a restore, its own transaction is read: what was committed before it had its locks
+        // is all that there is until it writes.
         if !self.is_restoring() {
             self.close();
-            let parent = parent.map(Parent::description).transpose()?.and_then(|description| {
-                let position = Position::of_note(description.notes.get(position::NOTE)?)?;
-                Some((description, position))
-            });
-            let parent = parent.filter(|(_, position)| position.options == self.config.options);
             if let Some(parent) = &parent
                 && let Some(description) = self.find_unchanged(parent, ctx)?
             {
@@ -194,12 +193,21 @@ impl Source for Postgres {
                 return Ok(description);
             }
             let db = self.connect()?;
-            let mut session = Session::open(&self.config, db, Purpose::Capture)?;
-            session.follow(&self.config, parent, ctx)?;
-            self.session = Some(session);
+            self.session = Some(Session::open(&self.config, db, Purpose::Capture)?);
         }
-        let Self { config, session, .. } = self;
+        let Self { config, session, unchanged, .. } = self;
         let session = session.as_mut().ok_or_else(|| config.not_open("reading"))?;
+        if session.purpose == Purpose::Restore {
+            if let Some(parent) = parent.filter(|_| session.is_untouched()) {
+                if let Some(description) = session.find_unchanged(&parent)? {
+                    *unchanged = true;
+                    return Ok(description);
+                }
+                session.follow(config, Some(parent), ctx)?;
+            }
+        } else {
+            session.follow(config, parent, ctx)?;
+        }
         Ok(session.describe(config, ctx)?)
     }
 

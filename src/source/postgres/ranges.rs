@@ -69,13 +69,16 @@ pub(super) fn plan(
     // As the server sorts them for this table: the order's first term.
     let term = order.trim_start_matches("ORDER BY ").split(", ").next().unwrap_or(&name).to_owned();
     let wanted = count * SAMPLES;
-    let percent = (wanted as f64 * 100.0 / rows as f64).clamp(0.01, 100.0);
+    // In thousandths of a percent.
+    let part = (wanted * 100_000 / rows.max(1)).clamp(10, 100_000);
     let sql = format!(
         "SELECT coalesce(json_agg(k), '[]')::text FROM (
            SELECT quote_literal({name}::text) AS k FROM (
              SELECT DISTINCT {term} AS s, {name} FROM ONLY {}
-             TABLESAMPLE SYSTEM ({percent:.4}) REPEATABLE (0) ORDER BY 1) x) y",
-        table.sql()
+             TABLESAMPLE SYSTEM ({}.{:03}) REPEATABLE (0) ORDER BY 1) x) y",
+        table.sql(),
+        part / 1000,
+        part % 1000
     );
     let sample: Vec<Bound> = db.json(&format!("dividing table {}", table.tree), &sql)?;
     let step = (sample.len() as u64 / count).max(1);

@@ -140,6 +140,28 @@ impl Session {
         Err(PostgresError::Restless { name: config.name.clone() })
     }
 
+    /// Whether a restore has not begun to change anything.
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.fitted.is_none()
+    }
+
+    /// The description of the parent, if a restore finds nothing changed since.
+    pub(super) fn find_unchanged(
+        &mut self,
+        (description, position): &(Description, Position),
+    ) -> Result<Option<Description>, PostgresError> {
+        let now = position::now(&mut self.db)?;
+        if !now.is_some_and(|now| now.sees_the_same_as(position)) {
+            return Ok(None);
+        }
+        let header = unchanged_header(&mut self.db, description)?;
+        if let schema @ Schema::PgDump { .. } = &header.schema {
+            self.schema = Some(ddl::Dumped { schema: schema.clone(), failed: false });
+        }
+        let (trees, notes) = (description.trees.clone(), description.notes.clone());
+        Ok(Some(Description { header: header.to_json(), trees, aids: Vec::new(), notes }))
+    }
+
     /// Finds out how far this capture comes and, where the server's log can tell, what changed
     /// since `parent`.
     pub(super) fn follow(
@@ -382,6 +404,8 @@ impl Session {
         ctx: &Context,
     ) -> Result<Applied, Failure> {
         let (_, fit) = self.fitted.as_ref().ok_or_else(|| config.not_open("restoring rows"))?;
+        // From here on the tables are not what they were.
+        self.since = None;
         if *fit == Fit::Kept {
             let (applied, written) = apply::update(&mut self.db, &self.tables, plan, ctx)?;
             self.written = written;
@@ -469,6 +493,17 @@ fn set_sequence(db: &mut Db, sequence: &Sequence) -> Result<(), PostgresError> {
     );
     db.execute(&format!("setting sequence {name}"), &sql)?;
     Ok(())
+}
+
+/// The header of a database whose tables and schema are as they were.
+pub(super) fn unchanged_header(
+    db: &mut Db,
+    then: &Description,
+) -> Result<DatabaseHeader, PostgresError> {
+    let mut header = DatabaseHeader::from_json(&then.header)?;
+    // Numbers are handed out also by transactions that come to nothing.
+    header.sequences = catalog::sequences(db)?;
+    Ok(header)
 }
 
 /// What the log is read for.
