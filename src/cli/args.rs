@@ -8,8 +8,8 @@ use super::app::App;
 #[cfg(target_os = "linux")]
 use super::command::mount;
 use super::command::{
-    backup, cat, check, completions, database, diff, export, find, import, init, key, log, ls,
-    package, repair, restore, snapshots, stats, undo, version, watch,
+    backup, cat, check, completions, database, diff, drill, export, find, import, init, key, log,
+    ls, package, repair, restore, snapshots, stats, undo, version, watch,
 };
 use super::output::Format;
 use super::{Done, environment};
@@ -84,6 +84,7 @@ pub enum Command {
     Find(find::Args),
     Cat(cat::Args),
     Diff(diff::Args),
+    Drill(drill::Args),
     Log(log::Args),
     Stats(stats::Args),
     #[cfg(target_os = "linux")]
@@ -119,6 +120,7 @@ impl Command {
             Self::Find(args) => find::run(&args, app),
             Self::Cat(args) => cat::run(&args, app),
             Self::Diff(args) => diff::run(&args, app),
+            Self::Drill(args) => drill::run(&args, app),
             Self::Log(args) => log::run(&args, app),
             Self::Stats(args) => stats::run(&args, app),
             #[cfg(target_os = "linux")]

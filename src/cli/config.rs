@@ -38,6 +38,8 @@ pub struct Config {
     pub retention: Retention,
     /// Commands that run before and after a backup.
     pub hooks: Hooks,
+    /// What must be true of a snapshot that was restored.
+    pub drill: Drill,
     /// The file that this was read from.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -74,6 +76,45 @@ pub struct Database {
     pub slot: Option<String>,
     /// The Django project whose models these tables belong to.
     pub django: Option<Django>,
+    /// Columns whose values name files: `TABLE.COLUMN -> STORAGE`.
+    #[serde(default)]
+    pub files: Vec<FileRule>,
+}
+
+/// `TABLE.COLUMN -> STORAGE`, or the same as a table with what the names begin with and paths in
+/// the storage do not.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "FileRuleText")]
+pub struct FileRule {
+    pub table: String,
+    pub column: String,
+    pub storage: String,
+    pub strip: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum FileRuleText {
+    Plain(String),
+    Stripped { rule: String, strip: String },
+}
+
+impl TryFrom<FileRuleText> for FileRule {
+    type Error = String;
+
+    fn try_from(text: FileRuleText) -> Result<Self, String> {
+        let (rule, strip) = match text {
+            FileRuleText::Plain(rule) => (rule, String::new()),
+            FileRuleText::Stripped { rule, strip } => (rule, strip),
+        };
+        let parts = rule.split_once("->").and_then(|(from, storage)| {
+            let (table, column) = from.trim().rsplit_once('.')?;
+            Some((table.to_owned(), column.to_owned(), storage.trim().to_owned()))
+        });
+        let (table, column, storage) =
+            parts.ok_or_else(|| format!("`{rule}` is not of the form TABLE.COLUMN -> STORAGE"))?;
+        Ok(Self { table, column, storage, strip })
+    }
 }
 
 /// `django = { … }`
@@ -265,6 +306,59 @@ pub struct Hooks {
     pub after: Vec<String>,
 }
 
+/// `[drill]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Drill {
+    /// What is asked of the restored database.
+    pub assert: Vec<Assert>,
+    /// Who must be able to log in.
+    pub login: Option<Login>,
+}
+
+/// `[[drill.assert]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Assert {
+    /// A query for one value.
+    pub sql: String,
+    /// Which database; needed where there are several.
+    pub database: Option<String>,
+    /// The value.
+    pub equals: Option<toml::Value>,
+    /// The least number that it may be.
+    pub at_least: Option<f64>,
+}
+
+/// `[drill.login]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Login {
+    /// Who, by the column.
+    pub user: String,
+    /// The password, as `env:VARIABLE`.
+    pub password: String,
+    /// `TABLE.COLUMN` with the names of users.
+    #[serde(default = "Login::column")]
+    pub column: String,
+    /// The column with the hashes of passwords.
+    #[serde(default = "Login::hash")]
+    pub hash: String,
+    /// Which database; needed where there are several.
+    pub database: Option<String>,
+}
+
+impl Login {
+    fn column() -> String {
+        "auth_user.username".to_owned()
+    }
+
+    /// Where Django keeps them.
+    pub fn hash() -> String {
+        "password".to_owned()
+    }
+}
+
 impl Config {
     /// Reads the file that the user names, else the first of `./coeval.toml`,
     /// `/etc/coeval/coeval.toml` and `~/.config/coeval/coeval.toml`. Without any, nothing is
@@ -413,6 +507,10 @@ mod tests {
             exclude-tables = ["django_session"]
             slot = "coeval_edms"
             django = { manage = "manage.py", python = "python3.12" }
+            files = [
+                "documents.file_path -> documents",
+                { rule = "archive.documents.path -> documents", strip = "/app/" },
+            ]
             [database.other]
             url = "sqlite://other.sqlite3"
             [storage.documents]
@@ -447,6 +545,12 @@ mod tests {
             keep-yearly = 3
             keep-within = "30d"
             keep-tag = ["release"]
+            [[drill.assert]]
+            sql = "SELECT count(*) FROM users"
+            at-least = 1
+            [drill.login]
+            user = "ada"
+            password = "env:DRILL_PASSWORD"
             [hooks]
             before = ["true"]
             after = ["true"]
@@ -485,6 +589,7 @@ mod tests {
             "[retention]\nkeep-within = \"soon\"",
             "[retention]\nkeep-daily = -1",
             "[storage.media]\nexclude-larger-than = \"big\"",
+            "[database.main]\nurl = \"x\"\nfiles = [\"documents -> media\"]",
             "[",
         ] {
             assert_eq!(parse(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");

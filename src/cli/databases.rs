@@ -77,6 +77,22 @@ impl DatabaseUrl {
         Ok(Some(Postgres::new(name, &self.0, options)?))
     }
 
+    /// What a statement that changes nothing answers: the first value of the first row.
+    pub fn ask(&self, sql: &str) -> Result<Option<String>, Failure> {
+        Ok(match self.as_postgres("drill", Vec::new(), None)? {
+            Some(mut postgres) => postgres.ask(sql)?,
+            None => Sqlite::new("drill", &self.0, Vec::new())?.ask(sql)?,
+        })
+    }
+
+    /// Another database of the same server.
+    pub fn with_database(&self, name: &str) -> Result<Self, Failure> {
+        let mut url = url::Url::parse(&self.0)
+            .map_err(|error| usage(error.to_string(), "write postgres://user@host/name"))?;
+        url.set_path(name);
+        Ok(Self(url.into()))
+    }
+
     fn is_sqlite(&self) -> bool {
         self.0.starts_with("sqlite://")
     }

@@ -1,5 +1,7 @@
 //! Records of a snapshot as people and programs read them: JSON objects.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde::ser::SerializeMap as _;
 use serde_json::value::RawValue;
@@ -58,11 +60,50 @@ impl Record {
         changed
     }
 
+    /// The record as a line of CSV (RFC 4180). NULL is nothing, an empty text is `""`.
+    pub fn to_csv(&self) -> String {
+        csv(self.fields.iter().map(|(_, value)| {
+            let value = value.get();
+            if value == "null" {
+                return None;
+            }
+            if let Ok(text) = serde_json::from_str::<String>(value) {
+                return Some((text, true));
+            }
+            // SQLite's numbers say that they are; its bytes stay as they are written.
+            let real = serde_json::from_str::<BTreeMap<String, String>>(value);
+            let real = real.ok().and_then(|mut real| real.remove("r"));
+            Some((real.unwrap_or_else(|| value.to_owned()), false))
+        }))
+    }
+
+    /// The names of the columns as a line of CSV.
+    pub fn csv_header(header: &TableHeader) -> String {
+        csv(header.stored_columns().map(|column| Some((column.name.clone(), false))))
+    }
+
     /// The record as one line of JSON.
     pub fn to_json(&self) -> String {
         // Texts that are JSON already cannot fail to be written.
         serde_json::to_string(self).unwrap_or_default()
     }
+}
+
+/// A line without its end: what has a comma, a quote or an end of line is quoted, and so is an
+/// empty text.
+fn csv(fields: impl Iterator<Item = Option<(String, bool)>>) -> String {
+    let field = |field: Option<(String, bool)>| match field {
+        None => String::new(),
+        Some((text, is_text)) => {
+            let empty = text.is_empty() && is_text;
+            if empty || text.contains([',', '"', '\r', '\n']) {
+                format!("\"{}\"", text.replace('"', "\"\""))
+            } else {
+                text
+            }
+        }
+    };
+    fields.map(field).collect::<Vec<_>>().join(",")
 }
 
 impl Serialize for Record {

@@ -195,21 +195,26 @@ pub fn database_in_place(source: &SourceRecord, app: &App) -> Result<DatabaseUrl
     DatabaseUrl::new(&dereference(&database.url, &format!("[database.{name}] url"))?)
 }
 
-/// Carries out a restore, or only says what it would do.
-pub fn restore(
+/// Carries out a restore without a word.
+pub fn restore_quietly(
     snapshot: &Snapshot,
     going: &mut [Going],
-    how: &How<'_>,
     app: &App,
-) -> Result<Done, Failure> {
-    check_pins(going, how.rules)?;
+) -> Result<Restored, Failure> {
+    allow_open_files()?;
+    let options = options(snapshot, going);
+    snapshot::restore(snapshot, &mut destinations(going), &options, &app.ctx)
+}
+
+/// How what is there is captured before.
+fn options(snapshot: &Snapshot, going: &[Going]) -> CaptureOptions {
     let into = going.iter().map(|going| RestoredInto {
         kind: going.kind,
         name: going.name.clone(),
         place: going.place.clone(),
     });
     let reason = Reason::BeforeRestore { of: snapshot.id, into: into.collect() };
-    let options = CaptureOptions {
+    CaptureOptions {
         host: host(),
         application: snapshot.manifest.application.clone(),
         tags: Vec::new(),
@@ -217,10 +222,11 @@ pub fn restore(
         reason,
         compression: crate::repo::Compression::Auto,
         compare: false,
-    };
-    announce(snapshot, going, app)?;
-    allow_open_files()?;
-    let mut destinations: Vec<Destination<'_>> = going
+    }
+}
+
+fn destinations(going: &mut [Going]) -> Vec<Destination<'_>> {
+    going
         .iter_mut()
         .map(|going| Destination {
             kind: going.kind,
@@ -233,7 +239,21 @@ pub fn restore(
             owners: going.owners.clone(),
             records: going.records.clone(),
         })
-        .collect();
+        .collect()
+}
+
+/// Carries out a restore, or only says what it would do.
+pub fn restore(
+    snapshot: &Snapshot,
+    going: &mut [Going],
+    how: &How<'_>,
+    app: &App,
+) -> Result<Done, Failure> {
+    check_pins(going, how.rules)?;
+    let options = options(snapshot, going);
+    announce(snapshot, going, app)?;
+    allow_open_files()?;
+    let mut destinations = destinations(going);
     if how.dry_run == DryRun::Yes {
         if app.output.verbosity == Verbosity::Verbose {
             app.progress.list(Listing::Changes);

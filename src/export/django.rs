@@ -4,11 +4,13 @@ use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::model_map::INTROSPECTION_SCRIPT;
+use super::catalog::Catalog;
+use super::model_map::{INTROSPECTION_SCRIPT, ModelMap};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
 use crate::report::Event;
-use crate::source::{Delta, Description, Kind, Parent, Source, TreeInfo};
+use crate::snapshot::{FileColumn, Snapshot};
+use crate::source::{Delta, Description, Files, Kind, Parent, Source, TreeInfo};
 
 /// The name of the note in which a database's snapshot keeps the answer.
 pub const NOTE: &str = "django";
@@ -79,6 +81,59 @@ impl Source for DjangoDatabase {
 impl std::fmt::Debug for DjangoDatabase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DjangoDatabase").field("manage", &self.manage).finish_non_exhaustive()
+    }
+}
+
+/// The columns whose values name uploaded files, with the storage that they lead into: by what the
+/// application said when its database was captured. The names are relative to its `MEDIA_ROOT`: the
+/// storage of that path, or one above it, or the only one that there is.
+pub fn file_columns(snapshot: &Snapshot) -> Result<Vec<FileColumn>, Failure> {
+    let mut columns = Vec::new();
+    let sources = &snapshot.manifest.sources;
+    let storages = sources.iter().filter(|source| source.kind == Kind::Storage);
+    let mut roots = Vec::new();
+    for storage in storages {
+        let description = snapshot.description(storage)?;
+        let files = Files::described(storage.kind, &storage.name, &description, None)?;
+        roots.push((storage.name.clone(), files.root().to_owned()));
+    }
+    for source in sources.iter().filter(|source| source.kind == Kind::Database) {
+        let description = snapshot.description(source)?;
+        let Some(note) = description.notes.get(NOTE) else { continue };
+        let note = String::from_utf8_lossy(note);
+        let Some((storage, folder)) = storage_of(&note, &roots) else { continue };
+        let catalog = Catalog::read(&description.header, description.trees)?;
+        let map = ModelMap::resolve(&catalog, Some(&note), &[])?;
+        for model in &map.models {
+            let Some(table) = catalog.table(&model.table) else { continue };
+            for field in model.fields.iter().filter(|field| field.file) {
+                columns.push(FileColumn {
+                    database: source.name.clone(),
+                    table: model.table.clone(),
+                    column: table.columns[field.column].name.clone(),
+                    storage: storage.clone(),
+                    strip: String::new(),
+                    folder: folder.clone(),
+                });
+            }
+        }
+    }
+    Ok(columns)
+}
+
+/// The storage that holds the uploads, and the folder in it that they are in.
+fn storage_of(note: &str, roots: &[(String, PathBuf)]) -> Option<(String, String)> {
+    let note: serde_json::Value = serde_json::from_str(note).ok()?;
+    let media = note["media_root"].as_str().filter(|root| !root.is_empty());
+    let below = |(name, root): &(String, PathBuf)| {
+        let folder = Path::new(media?).strip_prefix(root).ok()?;
+        Some((name.clone(), folder.to_str()?.to_owned()))
+    };
+    // The folder that is nearest.
+    let found = roots.iter().filter_map(below).min_by_key(|(_, folder)| folder.len());
+    match roots {
+        [(only, _)] if found.is_none() => Some((only.clone(), String::new())),
+        _ => found,
     }
 }
 

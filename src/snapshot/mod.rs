@@ -1,6 +1,7 @@
 //! Snapshots: several sources of one application captured as of one instant, found again by time,
 //! compared, brought back and verified.
 
+mod anonymise;
 mod capture;
 mod check;
 mod counts;
@@ -12,6 +13,7 @@ mod manifest;
 mod opened;
 mod past;
 mod path;
+mod references;
 mod restore;
 mod retention;
 mod scope;
@@ -19,6 +21,7 @@ mod stats;
 mod timeline;
 mod together;
 
+pub use anonymise::{AnonymiseError, Rule, Rules, anonymise};
 pub use capture::{CaptureOptions, Captured, Held, Mode, Parent, capture, capture_held};
 pub use check::{CheckReport, check};
 pub use counts::{Counts, Tally};
@@ -30,6 +33,7 @@ pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecor
 pub use opened::{Snapshot, TreeRecord};
 pub use past::{Between, Until, between};
 pub use path::{PathError, Place, SnapshotPath};
+pub use references::{Extent, FileColumn, Loose, References, references};
 pub use restore::{
     Condition, ConditionError, Conflict, Destination, Follow, Kept, KeyRange, Overwrite, Pin,
     PinnedWith, Planned, RecordRules, Relatives, RestoreError, Restored, Selection, Stays,

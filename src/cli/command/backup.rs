@@ -10,6 +10,7 @@ use crate::cli::app::{App, host};
 use crate::cli::error::failed;
 use crate::cli::output::{Verbosity, count, size};
 use crate::cli::progress::{Listing, why};
+use crate::cli::references;
 use crate::cli::sources::SourceArgs;
 use crate::hint::Failure;
 use crate::repo::{Compression, Repo, Written};
@@ -104,6 +105,11 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         (false, false) => Mode::Commit,
     };
     let captured = capture(&repo, &mut sources, &options, mode, app)?;
+    if let Some(id) = captured.id {
+        let manifest = captured.manifest.clone();
+        let snapshot = snapshot::Snapshot { repo: std::sync::Arc::clone(&repo), id, manifest };
+        references::tell_missing(&captured, &snapshot, app)?;
+    }
     app.progress.finish();
     show(&captured, app)
 }

@@ -29,6 +29,10 @@ pub struct Args {
     /// Only this many bytes of a file
     #[arg(long, value_name = "BYTES")]
     length: Option<u64>,
+    /// Print a record or a table as CSV (RFC 4180) with the names of the columns; NULL is nothing,
+    /// an empty text is ""
+    #[arg(long)]
+    csv: bool,
 }
 
 /// A part of a file.
@@ -94,9 +98,10 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         )),
         Place::Tree(source, record) => {
             let paths = Paths::new(source.kind, &source.name, &record.info)?;
+            print_header(args, &paths, app)?;
             for entry in tree::entries(&*repo, record.tree, &[], &[]) {
                 app.ctx.check_cancelled()?;
-                print_record(&paths, entry?.1, app, &snapshot)?;
+                print_record(args, &paths, entry?.1, app, &snapshot)?;
             }
             Ok(Done::Fully)
         }
@@ -105,7 +110,10 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
             let value = tree::get(&*repo, record.tree, &key)?;
             let value = value.ok_or_else(|| missing(&paths, &key))?;
             if source.kind == Kind::Database {
-                print_record(&paths, value, app, &snapshot)?;
+                print_header(args, &paths, app)?;
+                print_record(args, &paths, value, app, &snapshot)?;
+            } else if args.csv {
+                return Err(usage("a file is no table", "leave out --csv"));
             } else {
                 let part = args.part().unwrap_or(Part::From(0, None));
                 print_file(&key, value, part, app, &snapshot)?;
@@ -115,14 +123,34 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     }
 }
 
+/// The names of the columns, where they are not told with each record.
+fn print_header(args: &Args, paths: &Paths, app: &App) -> Result<(), Failure> {
+    match &paths.header {
+        Some(header) if args.csv => {
+            app.output.bytes(csv_line(Record::csv_header(header)).as_bytes())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// RFC 4180 ends lines as the network does.
+fn csv_line(line: String) -> String {
+    line + "\r\n"
+}
+
 fn print_record(
+    args: &Args,
     paths: &Paths,
     value: Value,
     app: &App,
     snapshot: &Snapshot,
 ) -> Result<(), Failure> {
     let Some(header) = &paths.header else { return Ok(()) };
-    app.output.line(Record::read(header, value.content, &*snapshot.repo)?.to_json())
+    let record = Record::read(header, value.content, &*snapshot.repo)?;
+    if args.csv {
+        return app.output.bytes(csv_line(record.to_csv()).as_bytes());
+    }
+    app.output.line(record.to_json())
 }
 
 fn print_file(

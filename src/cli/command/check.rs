@@ -3,9 +3,10 @@
 use crate::cli::Done;
 use crate::cli::app::App;
 use crate::cli::output::{count, size};
+use crate::cli::references;
 use crate::hint::{ErrorKind, Failure};
 use crate::repo::ReadData;
-use crate::snapshot::{self, CheckReport};
+use crate::snapshot::{self, CheckReport, Snapshot};
 
 /// Verify the repository
 ///
@@ -16,10 +17,19 @@ pub struct Args {
     /// Read everything
     #[arg(long)]
     read_data: bool,
+    /// Instead, follow what the records of a snapshot refer to: other records by their foreign
+    /// keys, and the files that they name, where `files` in [database.NAME] of coeval.toml or the
+    /// Django application says which columns do. With -v, also list files that no record names
+    #[arg(long, value_name = "SNAPSHOT", num_args = 0..=1, default_missing_value = "latest")]
+    #[arg(conflicts_with = "read_data")]
+    refs: Option<String>,
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
+    if let Some(wanted) = &args.refs {
+        return refs(&app.snapshot(&repo, wanted)?, app);
+    }
     let read = if args.read_data { ReadData::Everything } else { ReadData::Structure };
     let report = snapshot::check(&repo, read, &app.ctx)?;
     app.progress.finish();
@@ -32,6 +42,43 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
             Some(
                 "snapshots that are not named are whole; if the index is damaged, \
                  `coeval repair index` makes it anew"
+                    .to_owned(),
+            ),
+        )),
+    }
+}
+
+fn refs(snapshot: &Snapshot, app: &App) -> Result<Done, Failure> {
+    let found = references::show(snapshot, app)?;
+    if app.output.is_json() {
+        app.output.json(&serde_json::json!({
+            "message_type": "summary",
+            "snapshot_id": snapshot.id.to_string(),
+            "references": found,
+        }))?;
+    } else {
+        let (files, records) = (count(found.named, "name"), count(found.references, "reference"));
+        app.output.detail(format!(
+            "followed {files} of files, of which {} lead nowhere, and {records} between records, \
+             of which {} do",
+            found.missing, found.dangling
+        ))?;
+        if found.named > 0 {
+            app.output.detail(format!("{} that no record names", count(found.unnamed, "file")))?;
+        }
+        for unchecked in &found.unchecked {
+            app.output
+                .detail(format!("not followed, for the snapshot leaves it out: {unchecked}"))?;
+        }
+    }
+    match found.missing + found.dangling {
+        0 => Ok(Done::Fully),
+        loose => Err(Failure::message(
+            ErrorKind::Damage,
+            format!("{} lead nowhere", count(loose, "reference")),
+            Some(
+                "the repository is sound: so it was when the snapshot was taken; look for an \
+                 older one in which it is there with `coeval log PATH`"
                     .to_owned(),
             ),
         )),

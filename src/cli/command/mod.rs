@@ -6,6 +6,7 @@ pub mod check;
 pub mod completions;
 pub mod database;
 pub mod diff;
+pub mod drill;
 pub mod export;
 pub mod find;
 pub mod import;

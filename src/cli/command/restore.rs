@@ -17,8 +17,8 @@ use crate::cli::targets::{
 };
 use crate::hint::Failure;
 use crate::snapshot::{
-    Condition, Follow, Overwrite, RecordRules, Relatives, Selection, Snapshot, SnapshotPath,
-    SourceRecord, Until,
+    self, CaptureOptions, Condition, Follow, Overwrite, Parent, RecordRules, Relatives, Rules,
+    Selection, Snapshot, SnapshotPath, SourceRecord, Until,
 };
 use crate::source::{Extras, Kind, PathFilter, parse_lsn};
 use crate::time::parse_time;
@@ -42,6 +42,11 @@ pub struct Args {
     /// Restore the database into this one; without --in-place, only the database
     #[arg(long, value_name = "URL", group = "where", conflicts_with = "target")]
     database: Option<String>,
+    /// Restore an anonymised copy: a file with lines like `users.email = "fake-email"`, where a
+    /// column becomes "null", "hash", "fake-name", "fake-email", "fake-phone" or "text:…". Equal
+    /// values stay equal; who has the repository's key can tell what they were
+    #[arg(long, value_name = "RULES.toml", requires = "database", conflicts_with = "in_place")]
+    anonymise: Option<PathBuf>,
     /// Restore everything to where it came from: what coeval.toml says, or, for files that it does
     /// not name, what the snapshot says. What the snapshot does not have is deleted there
     #[arg(long, group = "where", conflicts_with = "target")]
@@ -231,6 +236,16 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         Some(until) => app.moment(&repo, &wanted.snapshot, &until)?,
         None => app.snapshot(&repo, &wanted.snapshot)?,
     };
+    let snapshot = match &args.anonymise {
+        Some(rules) if !args.dry_run => anonymised(&snapshot, &wanted, rules, app)?,
+        Some(_) => {
+            return Err(usage(
+                "--dry-run, but an anonymised copy is made by making it",
+                "leave out one of the two",
+            ));
+        }
+        None => snapshot,
+    };
     let scope = Scope::of(&snapshot, &wanted.path)?;
     let selection = match (scope.tree.clone(), scope.keys.clone()) {
         (Some(tree), Some(keys)) => Selection::Entries { tree, keys },
@@ -264,6 +279,60 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let going = going.into_iter().map(|going| args.apply(going, &snapshot, &selection, &records));
     let mut going = going.collect::<Result<Vec<_>, Failure>>()?;
     targets::restore(&snapshot, &mut going, &args.how(dry_run, &records.2), app)
+}
+
+/// A copy of the snapshot by the rules of a file.
+fn anonymised(
+    snapshot: &Snapshot,
+    wanted: &SnapshotPath,
+    file: &std::path::Path,
+    app: &App,
+) -> Result<Snapshot, Failure> {
+    let wrong = |why: String| {
+        let hint = "write a line for each column: users.email = \"fake-email\"";
+        usage(format!("{}: {why}", file.display()), hint)
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let lines: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let mut rules = Rules::new();
+    read_rules("", &lines, &mut rules).map_err(wrong)?;
+    if rules.is_empty() {
+        return Err(wrong("it has no rules".to_owned()));
+    }
+    let scope = Scope::of(snapshot, &wanted.path)?;
+    let in_scope = |source: &&SourceRecord| scope.has_source(source.kind, &source.name);
+    let sources: Vec<_> = snapshot.manifest.sources.iter().filter(in_scope).collect();
+    let manifest = &snapshot.manifest;
+    let options = CaptureOptions {
+        host: manifest.host.clone(),
+        application: manifest.application.clone(),
+        tags: Vec::new(),
+        parent: Parent::None,
+        reason: manifest.reason.clone(),
+        compression: crate::repo::Compression::Auto,
+        compare: false,
+    };
+    let copy = snapshot::anonymise(snapshot, only_database(&sources)?, &rules, &options, &app.ctx)?;
+    let id = copy.id.unwrap_or(snapshot.id);
+    let repo = std::sync::Arc::clone(&snapshot.repo);
+    Ok(Snapshot { repo, id, manifest: copy.manifest })
+}
+
+/// Reads `TABLE.COLUMN = RULE`; TOML takes the dots for tables in tables.
+fn read_rules(above: &str, lines: &toml::Table, rules: &mut Rules) -> Result<(), String> {
+    for (name, value) in lines {
+        match value {
+            toml::Value::Table(below) => {
+                let dot = if above.is_empty() { "" } else { "." };
+                read_rules(&format!("{above}{dot}{name}"), below, rules)?;
+            }
+            toml::Value::String(rule) if !above.is_empty() => {
+                rules.insert((above.to_owned(), name.clone()), rule.parse()?);
+            }
+            _ => return Err(format!("`{name}` is no line like users.email = \"fake-email\"")),
+        }
+    }
+    Ok(())
 }
 
 fn in_place(

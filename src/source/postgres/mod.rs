@@ -98,6 +98,20 @@ impl Postgres {
         Ok(Self { config, idle: None, session: None, unchanged: false })
     }
 
+    /// What a statement that changes nothing answers: the first value of the first row as text;
+    /// `None` where there is no row, or NULL in it.
+    pub fn ask(&mut self, sql: &str) -> Result<Option<String>, PostgresError> {
+        let doing = "asking what was told to be asked";
+        let mut db = self.connect()?;
+        db.execute(doing, session::READ)?;
+        let sql = sql.trim().trim_end_matches(';');
+        let first = format!("SELECT to_json(v::text)::text FROM ({sql}) AS a(v) LIMIT 1");
+        let answer = db.optional_json(doing, &first)?;
+        db.execute(doing, "ROLLBACK")?;
+        self.idle = Some(db);
+        Ok(answer)
+    }
+
     /// A connection: the one that the last read left, if the server still knows it, or a new one.
     fn connect(&mut self) -> Result<Db, PostgresError> {
         match self.idle.take().and_then(Db::reset) {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -14,6 +15,7 @@ use sqlx::{
 use tokio::runtime::Runtime;
 
 use super::SqliteError;
+use super::position::{Files, State};
 use crate::source::record::Field;
 
 /// How long to wait for another connection's lock.
@@ -34,6 +36,8 @@ pub(super) struct Connection {
     runtime: Runtime,
     inner: SqliteConnection,
     path: PathBuf,
+    /// Closed last.
+    files: Option<Arc<Files>>,
 }
 
 impl Connection {
@@ -54,6 +58,7 @@ impl Connection {
             Access::Read => options.pragma("query_only", "ON"),
             Access::Restore => options.pragma("ignore_check_constraints", "ON"),
         };
+        let files = Files::open(path)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -61,13 +66,25 @@ impl Connection {
         let inner = runtime
             .block_on(options.connect())
             .map_err(|source| SqliteError::Open { path: path.to_owned(), source })?;
-        Ok(Self { runtime, inner, path: path.to_owned() })
+        let files = files.map_or_else(|| Files::open(path), |files| Ok(Some(files)))?;
+        Ok(Self { runtime, inner, path: path.to_owned(), files })
+    }
+
+    /// What the files say of the state that a new transaction would see; `None` where they cannot
+    /// tell.
+    pub(super) fn state(&self) -> Result<Option<State>, SqliteError> {
+        self.files.as_ref().map_or(Ok(None), |files| files.state(&self.path))
+    }
+
+    /// Whether its path still names the file that was opened.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.files.as_ref().is_some_and(|files| files.are_at(&self.path))
     }
 
     /// Closes the file, and waits until it is closed: a connection that is merely dropped holds its
     /// locks a little longer. An open transaction is rolled back.
     pub(super) fn close(self) -> Result<(), SqliteError> {
-        let Self { runtime, inner, path } = self;
+        let Self { runtime, inner, path, files: _held_until_the_end } = self;
         let closed = runtime.block_on(sqlx::Connection::close(inner));
         closed.map_err(|source| query_error(&path, "close", source))
     }
@@ -119,6 +136,18 @@ impl Connection {
 pub(super) struct Answer(Vec<Field<'static>>);
 
 impl Answer {
+    /// The first column as text; `None` where it is NULL.
+    pub(super) fn first(&self) -> Option<String> {
+        Some(match self.0.first()? {
+            Field::Null => return None,
+            Field::Boolean(value) => value.to_string(),
+            Field::Integer(value) => value.to_string(),
+            Field::Real(value) => value.to_string(),
+            Field::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Field::Blob(bytes) => crate::id::hex(bytes),
+        })
+    }
+
     /// A column as text; empty where it is NULL or something else.
     pub(super) fn text(&self, column: usize) -> String {
         self.optional_text(column).unwrap_or_default()

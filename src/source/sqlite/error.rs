@@ -89,6 +89,20 @@ pub enum SqliteError {
         /// Why.
         source: std::io::Error,
     },
+    /// The files could not be looked at.
+    #[error("cannot look at the files of {}", path.display())]
+    Look {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system gave no random number.
+    #[error("the system gives no random numbers")]
+    Random {
+        /// Why.
+        error: getrandom::Error,
+    },
     /// A file could not be removed.
     #[error("cannot remove {}", path.display())]
     Remove {

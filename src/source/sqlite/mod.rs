@@ -3,6 +3,7 @@
 
 mod connection;
 mod error;
+mod position;
 mod schema;
 mod statement;
 mod target;
@@ -20,11 +21,12 @@ pub use error::SqliteError;
 pub use target::SqliteTarget;
 
 use self::connection::{Access, Connection, field};
+use self::position::{Position, State};
 use self::schema::{Table, quote};
 use super::key;
-use super::record::{Field, KeyKind, RowWriter};
+use super::record::{self, Field, KeyKind, RowWriter};
 use super::sort::{BUDGET, Duplicates, Sorter};
-use super::{Delta, Description, Kind, Parent, Source, TreeInfo};
+use super::{Delta, Description, Kind, POSITION, Parent, Source, TreeInfo};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::report::Event;
@@ -35,6 +37,8 @@ pub struct Sqlite {
     name: String,
     path: PathBuf,
     exclude_tables: Vec<String>,
+    /// A connection in which no transaction is open, and what it last saw.
+    idle: Option<(Connection, Seen)>,
     session: Option<Session>,
 }
 
@@ -42,8 +46,48 @@ pub struct Sqlite {
 struct Session {
     db: Connection,
     tables: Vec<Table>,
-    /// Whether a target holds it open beyond [`Source::end`].
-    held: bool,
+    /// What a capture sees; none where a target holds the transaction open beyond
+    /// [`Source::end`].
+    seen: Option<Seen>,
+    /// Whether that is what the parent has.
+    unchanged: bool,
+}
+
+/// Which state of the database a capture reads, for the next one to compare.
+struct Seen {
+    /// By the files; `None` where they could not tell.
+    state: Option<State>,
+    /// By the connection, for which it changes with every commit of another one.
+    data_version: i64,
+    /// The name of the note that says the same to other processes.
+    token: String,
+}
+
+impl Seen {
+    /// Begins a transaction, and looks at what it sees.
+    fn begin(db: &mut Connection) -> Result<Self, SqliteError> {
+        const VERSION: &str = "PRAGMA data_version";
+        // The first read of a connection makes the files that it needs.
+        db.rows(VERSION, &[])?;
+        let before = db.state()?;
+        db.execute("BEGIN")?;
+        // The first read of a transaction fixes the instant that all others see.
+        let data_version = db.rows(VERSION, &[])?.first().map_or(0, |row| row.integer(0));
+        let state = db.state()?.filter(|state| before.as_ref() == Some(state));
+        Ok(Self { state, data_version, token: String::new() })
+    }
+
+    /// Whether this is what a capture saw that left `position`; `last` is what the same connection
+    /// saw before.
+    fn is_that_of(&self, position: &Position, last: Option<&Self>) -> bool {
+        let Some(now) = &self.state else { return false };
+        let by_connection = last.is_some_and(|last| {
+            last.token == position.token
+                && last.data_version == self.data_version
+                && last.state.as_ref().is_some_and(|last| last.file == now.file)
+        });
+        by_connection || position.state.as_ref() == Some(now)
+    }
 }
 
 impl Sqlite {
@@ -55,7 +99,16 @@ impl Sqlite {
         exclude_tables: Vec<String>,
     ) -> Result<Self, SqliteError> {
         let path = path_of(url)?;
-        Ok(Self { name: name.into(), path, exclude_tables, session: None })
+        Ok(Self { name: name.into(), path, exclude_tables, idle: None, session: None })
+    }
+
+    /// What a statement that changes nothing answers: the first value of the first row as text;
+    /// `None` where there is no row, or NULL in it.
+    pub fn ask(&self, sql: &str) -> Result<Option<String>, SqliteError> {
+        let mut db = Connection::open(&self.path, Access::Read)?;
+        let answer = db.rows(sql, &[]);
+        db.close()?;
+        Ok(answer?.first().and_then(connection::Answer::first))
     }
 
     /// Whether a URL is for this source.
@@ -72,13 +125,33 @@ impl Sqlite {
         self.session.as_mut().ok_or(SqliteError::NotBegun)
     }
 
-    /// Reads the catalogue within the open transaction.
-    fn describe(&mut self, ctx: &Context) -> Result<Description, Failure> {
+    /// A connection with a new transaction, what that sees, and what the connection saw before.
+    fn open(&mut self) -> Result<(Connection, Seen, Option<Seen>), SqliteError> {
+        if let Some(Session { db, .. }) = self.session.take() {
+            db.close()?;
+        }
+        let (mut db, last) = match self.idle.take() {
+            Some((db, last)) if db.is_in_place() => (db, Some(last)),
+            other => {
+                if let Some((db, _)) = other {
+                    db.close()?;
+                }
+                (Connection::open(&self.path, Access::Read)?, None)
+            }
+        };
+        let seen = Seen::begin(&mut db)?;
+        Ok((db, seen, last))
+    }
+
+    /// Reads the catalogue within the open transaction; says also whether everything in it can be
+    /// captured.
+    fn describe(&mut self, ctx: &Context) -> Result<(Description, bool), Failure> {
         let file =
             self.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let excluded = self.exclude_tables.clone();
         let session = self.session()?;
         let catalog = schema::read(&mut session.db, &file, &excluded)?;
+        let complete = catalog.hidden.is_empty();
         for (table, reason) in catalog.hidden {
             ctx.report(Event::Skipped { item: table, reason: reason.to_owned() });
         }
@@ -91,7 +164,8 @@ impl Sqlite {
             });
         }
         session.tables = catalog.tables;
-        Ok(Description { header: catalog.header.to_json(), trees, ..Description::default() })
+        let header = catalog.header.to_json();
+        Ok((Description { header, trees, ..Description::default() }, complete))
     }
 }
 
@@ -106,16 +180,38 @@ impl Source for Sqlite {
 
     fn begin(
         &mut self,
-        _parent: Option<&dyn Parent>,
+        parent: Option<&dyn Parent>,
         ctx: &Context,
     ) -> Result<Description, Failure> {
-        if !self.session.as_ref().is_some_and(|session| session.held) {
-            let mut db = Connection::open(&self.path, Access::Read)?;
-            db.execute("BEGIN")?;
-            self.session = Some(Session { db, tables: Vec::new(), held: false });
+        // Within a restore, its own transaction is read.
+        if self.session.as_ref().is_some_and(|session| session.seen.is_none()) {
+            return Ok(self.describe(ctx)?.0);
         }
-        // The first read fixes the instant that all others see.
-        self.describe(ctx)
+        let options = record::hash_json(&self.exclude_tables);
+        let parent = parent.map(Parent::description).transpose()?.and_then(|description| {
+            let position = Position::of_note(description.notes.get(POSITION)?)?;
+            (position.options == options).then_some((description, position))
+        });
+        let (db, mut seen, last) = self.open()?;
+        if let Some((parent, position)) = parent
+            && seen.is_that_of(&position, last.as_ref())
+        {
+            seen.token.clone_from(&position.token);
+            self.session =
+                Some(Session { db, tables: Vec::new(), seen: Some(seen), unchanged: true });
+            let notes = [(POSITION.to_owned(), position.to_note())].into();
+            return Ok(Description { aids: Vec::new(), notes, ..parent });
+        }
+        let state = seen.state.clone().filter(|state| state.is_settled(ctx.clock.now()));
+        let position = Position::new(options, state)?;
+        seen.token.clone_from(&position.token);
+        self.session = Some(Session { db, tables: Vec::new(), seen: Some(seen), unchanged: false });
+        let (mut description, complete) = self.describe(ctx)?;
+        // What cannot be captured is to be told every time.
+        if complete {
+            description.notes.insert(POSITION.to_owned(), position.to_note());
+        }
+        Ok(description)
     }
 
     fn changes<'a>(
@@ -125,6 +221,9 @@ impl Source for Sqlite {
         ctx: &'a Context,
     ) -> Result<Delta<'a>, Failure> {
         let session = self.session()?;
+        if session.unchanged {
+            return Ok(Delta::SinceParent(Box::new(std::iter::empty())));
+        }
         let table = session
             .tables
             .iter()
@@ -140,9 +239,22 @@ impl Source for Sqlite {
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        match self.session.take_if(|session| !session.held) {
-            Some(session) => Ok(session.db.close()?),
-            None => Ok(()),
+        // Within a restore, its transaction goes on.
+        if let Some(Session { mut db, seen: Some(seen), .. }) =
+            self.session.take_if(|session| session.seen.is_some())
+        {
+            db.execute("ROLLBACK")?;
+            self.idle = Some((db, seen));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        if let Some((db, _)) = self.idle.take() {
+            // A connection that has only read has nothing to lose.
+            drop(db.close());
         }
     }
 }

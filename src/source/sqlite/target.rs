@@ -40,7 +40,8 @@ impl SqliteTarget {
             db.execute(setting)?;
         }
         db.execute("BEGIN IMMEDIATE")?;
-        self.source.session = Some(Session { db, tables: Vec::new(), held: true });
+        self.source.session =
+            Some(Session { db, tables: Vec::new(), seen: None, unchanged: false });
         Ok(())
     }
 
@@ -164,7 +165,7 @@ impl Target for SqliteTarget {
         if header.engine != Engine::Sqlite {
             return Err(SqliteError::Engine { engine: header.engine }.into());
         }
-        let present = self.source.describe(ctx)?;
+        let (present, _) = self.source.describe(ctx)?;
         let schema = DatabaseHeader::from_json(&present.header)?;
         let same_tables = wanted.trees.iter().all(|tree| {
             present.trees.iter().any(|p| p.name == tree.name && p.header == tree.header)

@@ -1,6 +1,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -10,6 +11,8 @@ use crate::hint::{ErrorKind, Hint as _};
 use crate::source::record::{DatabaseHeader, TableHeader};
 use crate::source::testing::{self, Captured, Difference, Tree, apply, later, recorded};
 use crate::source::{Applied, Target};
+
+mod unchanged;
 
 /// Everything that has bitten someone.
 const SCHEMA: &str = r#"
@@ -38,6 +41,13 @@ CREATE TRIGGER rich_in INSTEAD OF INSERT ON rich BEGIN
 END;
 CREATE UNIQUE INDEX code_expr ON code(lower(code), "order");
 CREATE VIRTUAL TABLE docs USING fts5(title, body);
+CREATE VIRTUAL TABLE names USING fts5(name, content='users', content_rowid='id');
+CREATE VIRTUAL TABLE words USING fts5(body, content='');
+CREATE VIRTUAL TABLE mail USING fts4(body);
+CREATE VIRTUAL TABLE places USING rtree(id, west, east, south, north, +label);
+CREATE TABLE totals (
+  k TEXT PRIMARY KEY, a INT, b INT, c INT AS (a + b) STORED, d INT AS (a * b) VIRTUAL UNIQUE
+) STRICT, WITHOUT ROWID;
 "#;
 
 const ROWS: &str = r#"
@@ -55,7 +65,20 @@ INSERT INTO odd VALUES (x'01'), (1), (1.5), ('1'), (x''), (-7);
 INSERT INTO nullkey VALUES (NULL, 1), (NULL, 2), ('k', 3);
 INSERT INTO strict VALUES (-5, 1, '5'), (9223372036854775807, NULL, 1e15);
 INSERT INTO docs VALUES ('one', 'the quick brown fox'), ('two', 'jumps over');
+INSERT INTO names(rowid, name) SELECT id, name FROM users WHERE name = 'ada';
+INSERT INTO words(rowid, body) VALUES (5, 'forgotten at once');
+INSERT INTO mail VALUES ('dear reader');
+INSERT INTO places VALUES (1, 0, 1.5, -2, 3, 'here'), (7, -9, -8, 0, 0, NULL);
+INSERT INTO totals VALUES ('x', 3, 4), ('', -1, 5), ('a' || char(0), 1, 1);
 "#;
+
+/// What the virtual tables find, and what it is.
+const SEARCHES: &str = "
+SELECT title FROM docs WHERE docs MATCH 'fox'; SELECT rowid FROM names WHERE names MATCH 'ada';
+SELECT rowid FROM words WHERE words MATCH 'once'; SELECT body FROM mail WHERE mail MATCH 'dear';
+SELECT id, label FROM places WHERE west >= -1; SELECT k, c, d FROM totals WHERE d = 12;
+";
+const FOUND: &str = "one\n1\n5\ndear reader\n1|here\nx|7|12\n";
 
 /// Runs the stock shell. Fails where it is not installed: then nothing here would be proved.
 fn shell(path: &Path, script: &str) -> String {
@@ -111,13 +134,14 @@ fn a_wrecked_database_is_restored_to_the_same_dump() {
          DELETE FROM users WHERE id = 1; DELETE FROM pair WHERE a = 2; DELETE FROM bag;
          INSERT INTO bag VALUES (3, 4); UPDATE code SET \"order\" = 77; DELETE FROM nullkey WHERE v = 1;
          INSERT INTO odd VALUES (2.5); DELETE FROM odd WHERE k = 1; DELETE FROM docs;
+         DELETE FROM mail; UPDATE places SET east = 99; DELETE FROM totals WHERE k = 'x';
          PRAGMA user_version = 8;",
     );
     assert_ne!(dump(&path), before);
     let applied = restore(&path, &wanted);
     assert_eq!(dump(&path), before);
     assert!(applied.inserted > 0 && applied.updated > 0 && applied.deleted > 0, "{applied:?}");
-    assert_eq!(shell(&path, "SELECT title FROM docs WHERE docs MATCH 'fox';"), "one\n");
+    assert_eq!(shell(&path, SEARCHES), FOUND);
     assert_eq!(shell(&path, "PRAGMA integrity_check;"), "ok\n");
     assert_eq!(restore(&path, &wanted), Applied::default());
 }
@@ -130,11 +154,11 @@ fn a_wrecked_structure_is_made_anew() {
     shell(
         &path,
         "DROP TABLE users; DROP VIEW rich; CREATE TABLE extra(a); ALTER TABLE bag ADD COLUMN z;
-         DROP TABLE docs; CREATE VIEW v AS SELECT 1;",
+         DROP TABLE docs; CREATE VIEW v AS SELECT 1; DROP TABLE totals; DROP TABLE places;",
     );
     restore(&path, &wanted);
     assert_eq!(dump(&path), before);
-    assert_eq!(shell(&path, "SELECT title FROM docs WHERE docs MATCH 'over';"), "two\n");
+    assert_eq!(shell(&path, SEARCHES), FOUND);
 }
 
 #[test]
@@ -238,6 +262,43 @@ fn readers_never_wait_for_a_restore() {
     assert_eq!(shell(&path, "SELECT count(*) FROM bag;"), "0\n");
     target.commit().unwrap();
     assert_eq!(shell(&path, "SELECT count(*) FROM bag;"), "4\n");
+}
+
+#[test]
+fn a_reader_misses_nothing_during_a_restore() {
+    let folder = TempDir::new().unwrap();
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)";
+    let path = database(
+        &folder,
+        "db",
+        &format!(
+            "PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+             {rows} INSERT INTO t SELECT i, 'old' FROM n;"
+        ),
+    );
+    let wanted = capture(&path);
+    shell(&path, "UPDATE t SET v = 'new'; DELETE FROM t WHERE id % 7 = 3;");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut db = Connection::open(&path, Access::Read).unwrap();
+            db.execute("PRAGMA busy_timeout = 0").unwrap();
+            let mut seen = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                // One statement, one state: a row that is always there, and how many there are.
+                let row = db.rows("SELECT (SELECT v FROM t WHERE id = 1), count(*) FROM t", &[]);
+                let row = row.unwrap().remove(0);
+                seen.push((row.text(0), row.integer(1)));
+            }
+            seen
+        });
+        restore(&path, &wanted);
+        done.store(true, Ordering::Relaxed);
+        let seen = reader.join().unwrap();
+        let (before, after) = (("new".to_owned(), 4286), ("old".to_owned(), 5000));
+        assert!(seen.contains(&before), "{seen:?}");
+        assert!(seen.iter().all(|state| *state == before || *state == after), "{seen:?}");
+    });
 }
 
 #[test]
@@ -357,7 +418,7 @@ fn what_is_no_database_is_an_error_that_helps() {
     assert!(source(&path).begin(None, &later()).is_err());
     assert!(Sqlite::new("main", "postgres://x/y", Vec::new()).is_err());
     assert!(Sqlite::new("main", "sqlite::memory:", Vec::new()).is_err());
-    let path = |url: &str| Sqlite::new("main", url, Vec::new()).unwrap().path;
+    let path = |url: &str| Sqlite::new("main", url, Vec::new()).unwrap().path.clone();
     assert_eq!(path("sqlite:///a/b.db?mode=ro"), Path::new("/a/b.db"));
     assert_eq!(path("sqlite://b.db"), Path::new("b.db"));
     assert_eq!(path("/a/b.db"), Path::new("/a/b.db"));
