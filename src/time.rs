@@ -57,6 +57,46 @@ impl Timestamp {
     }
 }
 
+/// A stretch of the calendar, in the zone of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// Between two full hours.
+    Hour,
+    /// Between two midnights.
+    Day,
+    /// From Monday on, as ISO 8601 has it.
+    Week,
+    /// A month of the calendar.
+    Month,
+    /// A year of the calendar.
+    Year,
+}
+
+impl Timestamp {
+    /// A number that two times of the same period share, and no others.
+    pub fn number(self, period: Period) -> i64 {
+        let local = self.jiff().to_zoned(TimeZone::system());
+        let date = local.date();
+        let day = (date - Date::new(1970, 1, 1).unwrap_or(date)).get_days();
+        match period {
+            Period::Hour => i64::from(day) * 24 + i64::from(local.hour()),
+            Period::Day => i64::from(day),
+            // The first of January 1970 was a Thursday.
+            Period::Week => (i64::from(day) + 3).div_euclid(7),
+            Period::Month => i64::from(date.year()) * 12 + i64::from(date.month()),
+            Period::Year => i64::from(date.year()),
+        }
+    }
+}
+
+/// A time span like `30s`, `5m`, `12 hours`.
+pub fn parse_span(text: &str) -> Option<Duration> {
+    let span = parse_ago(text)?;
+    let reference = jiff::Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
+    let end = reference.checked_add(span).ok()?;
+    Duration::try_from(end.duration_since(&reference)).ok()
+}
+
 impl From<jiff::Timestamp> for Timestamp {
     fn from(time: jiff::Timestamp) -> Self {
         let (mut seconds, mut nanoseconds) = (time.as_second(), time.subsec_nanosecond());

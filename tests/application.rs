@@ -12,8 +12,8 @@ use coeval::hint::Failure;
 use coeval::id::SnapshotId;
 use coeval::repo::{Compression, ReadData, Repo, Unlocking};
 use coeval::snapshot::{
-    self, CaptureOptions, Destination, Mode, Overwrite, Parent, Reason, Scope, Selection, Snapshot,
-    Timeline,
+    self, CaptureOptions, Destination, Mode, Overwrite, Parent, Reason, RecordRules, Scope,
+    Selection, Snapshot, Timeline,
 };
 use coeval::source::{
     Directory, Extras, Files, FilesOptions, Kind, PathFilter, Source, Sqlite, SqliteTarget, Target,
@@ -121,6 +121,7 @@ fn to<'a>(kind: Kind, name: &str, target: &'a mut dyn Target) -> Destination<'a>
         extras: Extras::Delete,
         overwrite: Overwrite::Always,
         paths: PathFilter::default(),
+        records: RecordRules::default(),
         owners: None,
     }
 }
@@ -133,6 +134,7 @@ fn options(reason: Reason) -> CaptureOptions {
         parent: Parent::Newest,
         reason,
         compression: Compression::Auto,
+        compare: false,
     }
 }
 
@@ -215,7 +217,7 @@ fn a_plan_changes_nothing_and_counts_right() {
     let mut database = SqliteTarget::new(app.sqlite());
     let mut destinations = [to(Kind::Database, "main", &mut database)];
     let plan = snapshot::plan(&snapshot, &mut destinations, &app.ctx).expect("a plan");
-    let users = plan.iter().find(|tree| tree.tree == "users").expect("the table");
+    let users = plan.trees.iter().find(|tree| tree.tree == "users").expect("the table");
     let changes = users.changes;
     assert_eq!((changes.inserted, changes.updated, changes.deleted), (1, 1, 1));
     assert_eq!(app.state(), state);

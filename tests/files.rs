@@ -22,7 +22,7 @@ use coeval::repo::{Compression, NewKey, Repo, Unlocking};
 use coeval::report::Recorder;
 use coeval::snapshot::{
     self, CaptureOptions, Captured, Destination, Manifest, Mode, Overwrite, Parent, Reason,
-    Restored, Selection, Snapshot,
+    RecordRules, Restored, Selection, Snapshot,
 };
 use coeval::source::{
     Applied, Description, Directory, Entry, EntryKind, Extras, Files, FilesOptions, Fit, Kind,
@@ -70,6 +70,7 @@ impl World {
             parent,
             reason: Reason::Backup,
             compression: Compression::default(),
+            compare: false,
         }
     }
 
@@ -86,7 +87,7 @@ impl World {
     }
 
     fn restore(&self, snapshot: &Snapshot, to: &Path) {
-        self.restore_into(snapshot, &mut Self::target(to), None, &self.ctx);
+        Self::restore_into(snapshot, &mut Self::target(to), None, &self.ctx);
     }
 
     fn target(to: &Path) -> Directory {
@@ -95,7 +96,6 @@ impl World {
     }
 
     fn restore_into(
-        &self,
         snapshot: &Snapshot,
         target: &mut dyn Target,
         owners: Option<Owners>,
@@ -109,6 +109,7 @@ impl World {
             extras: Extras::Delete,
             overwrite: Overwrite::Always,
             paths: PathFilter::default(),
+            records: RecordRules::default(),
             owners,
         }];
         let options = Self::options(Parent::Newest);
@@ -272,7 +273,7 @@ fn owners_come_back_by_name_where_they_have_other_numbers() {
     let ctx = Context { reporter: Arc::<Recorder>::clone(&recorder), ..world.ctx.clone() };
     let copy = world.path("copy");
     let restore =
-        || world.restore_into(&snapshot, &mut World::target(&copy), Some(owners.clone()), &ctx);
+        || World::restore_into(&snapshot, &mut World::target(&copy), Some(owners.clone()), &ctx);
     restore();
     let user = user_number("daemon").expect("users").expect("every machine has one");
     let group = group_number("daemon").expect("groups").expect("every machine has one");
@@ -359,12 +360,12 @@ fn only_what_differs_is_fetched_and_what_is_there_is_not_trusted() {
         modified
     };
     let change = || {
-        write(&big, &[7; MIB], 30 << 20);
+        write(&big, &vec![7; MIB], 30 << 20);
         write(&sparse, &[7; 4096], 10 << 20);
     };
     let restore = |meddle: &dyn Fn()| {
         let mut target = Meddled { target: World::target(&live), meddle };
-        let restored = world.restore_into(&snapshot, &mut target, None, &world.ctx);
+        let restored = World::restore_into(&snapshot, &mut target, None, &world.ctx);
         assert!(fs::read(&big).expect("a file") == bytes);
         same(&zoo::look(&live), &before);
         let meta = |path: &Path| fs::metadata(path).expect("a file");
@@ -379,7 +380,7 @@ fn only_what_differs_is_fetched_and_what_is_there_is_not_trusted() {
     // Other bytes, of which neither length nor time tells; a shorter file; none at all.
     change();
     let fetched = restore(&|| {
-        let modified = write(&big, &[8; 5 * MIB], 50 << 20);
+        let modified = write(&big, &vec![8; 5 * MIB], 50 << 20);
         let file = File::options().write(true).open(&big).expect("a file");
         file.set_modified(modified).expect("a time");
     });

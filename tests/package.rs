@@ -125,6 +125,7 @@ impl Store {
             parent: Parent::None,
             reason: Reason::Backup,
             compression: Compression::Auto,
+            compare: false,
         };
         let captured =
             snapshot::capture(&self.repo, &mut sources, &options, Mode::Commit, &self.ctx);

@@ -77,7 +77,7 @@ fn owners_with_the_same_name_here_are_found_by_name() {
     assert_eq!(owner("out/storage/documents/a.txt"), owner("docs/a.txt"));
     // A package knows no names.
     world.ok(&["export", "latest", "--output", "package.tar.gz", "--plaintext"]);
-    world.ok(&["import", "package.tar.gz", "--plaintext"]);
+    world.ok(&["import", "package.tar.gz"]);
     let output = world.run(&["restore", "latest:/storage", "--target", "other", "--owner-by-name"]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");

@@ -34,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tree::ReadAt",
             "tree::Reading",
             "tree::Settled",
+            "tree::Outcome",
             "tree::Sought",
             "tree::Stream",
             "tree::Value",

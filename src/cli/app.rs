@@ -175,10 +175,10 @@ impl App {
 impl App {
     /// The state at a moment: a snapshot that holds it already, or one that is made of the
     /// snapshot before and the transactions since, where those were followed.
-    pub fn moment(&self, repo: &Arc<Repo>, text: &str, until: Until) -> Result<Snapshot, Failure> {
+    pub fn moment(&self, repo: &Arc<Repo>, text: &str, until: &Until) -> Result<Snapshot, Failure> {
         let timeline = Timeline::load(repo)?;
         let filter = self.filter()?;
-        let Some(between) = snapshot::between(repo, &timeline, &filter, until.clone())? else {
+        let Some(between) = snapshot::between(repo, &timeline, &filter, until)? else {
             if matches!(until, Until::Time(_)) {
                 return self.snapshot(repo, text);
             }
@@ -196,6 +196,7 @@ impl App {
             parent: Parent::None,
             reason: manifest.reason.clone(),
             compression: Compression::Auto,
+            compare: false,
         };
         self.ctx.phase("making the state of that moment", None);
         let Captured { id, manifest, .. } = between.derive(&options, &self.ctx)?;

@@ -9,7 +9,7 @@ use super::app::App;
 use super::command::mount;
 use super::command::{
     backup, cat, check, completions, database, diff, drill, export, find, import, init, key, log,
-    ls, package, repair, restore, snapshots, stats, undo, version,
+    ls, package, repair, restore, snapshots, stats, undo, version, watch,
 };
 use super::output::Format;
 use super::{Done, environment};
@@ -77,6 +77,7 @@ pub enum Command {
     Init(init::Args),
     #[command(visible_alias = "create")]
     Backup(Box<backup::Args>),
+    Watch(Box<watch::Args>),
     #[command(visible_alias = "list")]
     Snapshots(snapshots::Args),
     Ls(ls::Args),
@@ -113,6 +114,7 @@ impl Command {
         match self {
             Self::Init(args) => init::run(&args, app),
             Self::Backup(args) => backup::run(&args, app),
+            Self::Watch(args) => watch::run(&args, app),
             Self::Snapshots(args) => snapshots::run(&args, app),
             Self::Ls(args) => ls::run(&args, app),
             Self::Find(args) => find::run(&args, app),

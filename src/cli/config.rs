@@ -13,7 +13,9 @@ use super::excludes::{Excludes, parse_size};
 use super::named::{Lists, Piped};
 use crate::export::django;
 use crate::hint::Failure;
+use crate::snapshot::Policy;
 use crate::source::{Files, FilesOptions, Kind, Source};
+use crate::time::{Period, Timestamp, parse_time};
 
 /// The configuration file. Relative paths in it are relative to its folder; [`Config::load`]
 /// makes them absolute.
@@ -30,7 +32,9 @@ pub struct Config {
     pub storage: BTreeMap<String, Storage>,
     /// The configuration files.
     pub configuration: Configuration,
-    /// Which snapshots to keep. It is read and checked, and used by `forget` in a later version.
+    /// What a restore leaves as it is.
+    pub restore: Restore,
+    /// Which snapshots `watch` keeps.
     pub retention: Retention,
     /// Commands that run before and after a backup.
     pub hooks: Hooks,
@@ -235,6 +239,18 @@ pub struct Configuration {
     pub files: Vec<String>,
 }
 
+/// `[restore]`: what is left as it is in a database that is alive.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Restore {
+    /// Tables, by patterns; sessions and tokens where it is not given, none where it is empty.
+    pub keep_live: Option<Vec<String>>,
+    /// Rows, as in `users/17`.
+    pub pin: Vec<String>,
+    /// Rows with those that only link them to others.
+    pub pin_account: Vec<String>,
+}
+
 /// `[retention]`: how many snapshots of each kind to keep.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -258,13 +274,35 @@ pub struct Retention {
     pub keep_tag: Vec<String>,
 }
 
+impl Retention {
+    /// The rules, as of now.
+    pub fn policy(&self, now: Timestamp) -> Result<Policy, Failure> {
+        let since = self.keep_within.as_ref().map(|within| parse_time(within, now)).transpose()?;
+        let periods = [
+            (Period::Hour, self.keep_hourly),
+            (Period::Day, self.keep_daily),
+            (Period::Week, self.keep_weekly),
+            (Period::Month, self.keep_monthly),
+            (Period::Year, self.keep_yearly),
+        ];
+        Ok(Policy {
+            last: self.keep_last.unwrap_or(0),
+            periods: periods.map(|(period, count)| (period, count.unwrap_or(0))).to_vec(),
+            since,
+            tags: self.keep_tag.clone(),
+        })
+    }
+}
+
 /// `[hooks]`: each command is run by `sh -c`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Hooks {
-    /// Run one after the other before the first source is read. If one fails, no backup is made.
+    /// Run one after the other when the databases' transactions are open and before the first
+    /// file is read: to hold uploads back, or to take a snapshot of the file system. If one fails,
+    /// no backup is made.
     pub before: Vec<String>,
-    /// Run after the last source was read, also when the backup failed.
+    /// Run when the files have been read, also when that failed.
     pub after: Vec<String>,
 }
 
@@ -371,7 +409,7 @@ impl Config {
             ));
         }
         if let Some(within) = &config.retention.keep_within
-            && crate::time::parse_time(within, crate::time::Timestamp::new(1 << 33, 0)).is_err()
+            && parse_time(within, Timestamp::new(1 << 33, 0)).is_err()
         {
             let message = format!("{}: keep-within: `{within}` is no time span", path.display());
             return Err(usage(message, "write it as 30d or 12 hours"));
@@ -494,6 +532,10 @@ mod tests {
             stdin-filename = "mongo.archive"
             [configuration]
             files = [".env", "/app/edms/settings/*.py"]
+            [restore]
+            keep-live = ["django_session"]
+            pin = ["users/17"]
+            pin-account = ["users/1"]
             [retention]
             keep-last = 3
             keep-hourly = 28

@@ -7,7 +7,7 @@ use crate::export::django;
 use crate::hint::Failure;
 use crate::report::Event;
 use crate::snapshot::{
-    Captured, FileColumn, Follow, Loose, References, Snapshot, Timeline, references,
+    Captured, Extent, FileColumn, Loose, References, Snapshot, Timeline, references,
 };
 use crate::source::Kind;
 
@@ -73,7 +73,7 @@ pub fn show(snapshot: &Snapshot, app: &App) -> Result<References, Failure> {
         })),
         loose => output.line(line(&loose)),
     };
-    let found = references(snapshot, &columns, Follow::Everything, &mut each, &app.ctx)?;
+    let found = references(snapshot, &columns, Extent::Everything, &mut each, &app.ctx)?;
     app.progress.finish();
     Ok(found)
 }
@@ -81,7 +81,7 @@ pub fn show(snapshot: &Snapshot, app: &App) -> Result<References, Failure> {
 /// Follows everything, and only counts.
 pub fn look(snapshot: &Snapshot, app: &App) -> Result<References, Failure> {
     let columns = columns(snapshot, app)?;
-    references(snapshot, &columns, Follow::Everything, &mut |_| Ok(()), &app.ctx)
+    references(snapshot, &columns, Extent::Everything, &mut |_| Ok(()), &app.ctx)
 }
 
 /// Says which files the records of a new snapshot name that are not in it. That is no fault of the
@@ -100,7 +100,7 @@ pub fn tell_missing(captured: &Captured, snapshot: &Snapshot, app: &App) -> Resu
         }
         Ok(())
     };
-    let found = references(snapshot, &columns, Follow::Files, &mut each, &app.ctx)?;
+    let found = references(snapshot, &columns, Extent::Files, &mut each, &app.ctx)?;
     if found.missing > 0 {
         app.ctx.report(Event::Note(format!(
             "records name {} not in the snapshot; `coeval check --refs {}` lists all",

@@ -12,14 +12,16 @@ use super::databases::DatabaseUrl;
 use super::error::usage;
 use super::output::{Verbosity, count, size};
 use super::places::{source_path, tree_path};
+use super::planned::{self, changes};
+use super::probe::{ProbeArgs, Probed};
 use super::progress::Listing;
 use crate::hint::{ErrorKind, Failure};
 use crate::snapshot::{
-    self, CaptureOptions, Destination, Overwrite, Parent, Reason, Restored, RestoredInto,
-    Selection, Snapshot, SourceRecord, TreePlan,
+    self, CaptureOptions, Destination, Overwrite, Parent, Pin, Reason, RecordRules, Restored,
+    RestoredInto, Selection, Snapshot, SourceRecord,
 };
 use crate::source::record::DatabaseHeader;
-use crate::source::{Applied, Directory, Extras, Files, Kind, Owners, PathFilter, Target};
+use crate::source::{Directory, Extras, Files, Kind, Owners, PathFilter, Target};
 
 /// A source of a snapshot with the target it goes into.
 pub struct Going {
@@ -31,6 +33,9 @@ pub struct Going {
     paths: PathFilter,
     /// The names of the owners of files, where those count.
     owners: Option<Owners>,
+    records: RecordRules,
+    /// The names of the trees in the snapshot.
+    tables: Vec<String>,
     /// The target as people and a later `undo` read it.
     place: String,
     target: Box<dyn Target>,
@@ -66,7 +71,8 @@ impl Going {
         // What the snapshot does not show of the tables must not be compared, nor deleted.
         let header = DatabaseHeader::from_json(&snapshot.header(source)?)?;
         let target = url.target(&source.name, header.excluded_tables)?;
-        Ok(Self::whole(source, Extras::Delete, url.to_string(), target))
+        let tables = snapshot.trees(source)?.into_iter().map(|record| record.info.name).collect();
+        Ok(Self { tables, ..Self::whole(source, Extras::Delete, url.to_string(), target) })
     }
 
     fn whole(
@@ -83,6 +89,8 @@ impl Going {
             overwrite: Overwrite::Always,
             paths: PathFilter::default(),
             owners: None,
+            records: RecordRules::default(),
+            tables: Vec::new(),
             place,
             target,
         }
@@ -98,7 +106,9 @@ impl Going {
     /// The same, but files only as these rules say.
     #[must_use]
     pub fn by(mut self, overwrite: Overwrite, paths: PathFilter) -> Self {
-        (self.overwrite, self.paths) = (overwrite, paths);
+        if self.kind != Kind::Database {
+            (self.overwrite, self.paths) = (overwrite, paths);
+        }
         self
     }
 
@@ -111,6 +121,29 @@ impl Going {
             self.owners = Some(snapshot.owners(source)?);
         }
         Ok(self)
+    }
+
+    /// The same, but records only as these rules say.
+    #[must_use]
+    pub fn records(mut self, overwrite: Overwrite, extras: Extras, rules: &RecordRules) -> Self {
+        if self.kind == Kind::Database {
+            (self.overwrite, self.extras, self.records) = (overwrite, extras, rules.clone());
+            self.records.pins.retain(|pin| self.tables.contains(&pin.table));
+        }
+        self
+    }
+}
+
+/// Fails if a row is to stay of a table that no database has.
+fn check_pins(going: &[Going], rules: &RecordRules) -> Result<(), Failure> {
+    let databases = || going.iter().filter(|going| going.kind == Kind::Database);
+    let unknown = |pin: &&Pin| !databases().any(|going| going.tables.contains(&pin.table));
+    match rules.pins.iter().find(unknown) {
+        Some(pin) if databases().next().is_some() => Err(usage(
+            format!("{}/{} is to stay as it is, but there is no such table", pin.table, pin.key),
+            "list the tables with `coeval ls latest:/database`",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -188,6 +221,7 @@ fn options(snapshot: &Snapshot, going: &[Going]) -> CaptureOptions {
         parent: Parent::Newest,
         reason,
         compression: crate::repo::Compression::Auto,
+        compare: false,
     }
 }
 
@@ -203,6 +237,7 @@ fn destinations(going: &mut [Going]) -> Vec<Destination<'_>> {
             overwrite: going.overwrite,
             paths: going.paths.clone(),
             owners: going.owners.clone(),
+            records: going.records.clone(),
         })
         .collect()
 }
@@ -211,24 +246,29 @@ fn destinations(going: &mut [Going]) -> Vec<Destination<'_>> {
 pub fn restore(
     snapshot: &Snapshot,
     going: &mut [Going],
-    dry_run: DryRun,
+    how: &How<'_>,
     app: &App,
 ) -> Result<Done, Failure> {
+    check_pins(going, how.rules)?;
     let options = options(snapshot, going);
     announce(snapshot, going, app)?;
     allow_open_files()?;
     let mut destinations = destinations(going);
-    if dry_run == DryRun::Yes {
+    if how.dry_run == DryRun::Yes {
         if app.output.verbosity == Verbosity::Verbose {
             app.progress.list(Listing::Changes);
         }
-        let plans = snapshot::plan(snapshot, &mut destinations, &app.ctx)?;
+        let planned = snapshot::plan(snapshot, &mut destinations, &app.ctx)?;
         app.progress.finish();
-        show_plans(&plans, app)?;
+        planned::show(&planned, app)?;
+        if !planned.conflicts.is_empty() {
+            return Ok(Done::Incompletely);
+        }
     } else {
-        let restored = snapshot::restore(snapshot, &mut destinations, &options, &app.ctx)?;
+        let restore = || snapshot::restore(snapshot, &mut destinations, &options, &app.ctx);
+        let (restored, probed) = how.probe.during(&*app.ctx.clock, restore)?;
         app.progress.finish();
-        show_restored(snapshot, &restored, app)?;
+        show_restored(snapshot, &restored, probed, app)?;
     }
     Ok(if app.progress.skipped() > 0 { Done::Incompletely } else { Done::Fully })
 }
@@ -242,6 +282,17 @@ fn allow_open_files() -> Result<(), Failure> {
         let text = format!("cannot raise the limit of open files: {error}");
         Failure::message(ErrorKind::Failed, text, None)
     })
+}
+
+/// How a restore is carried out.
+#[derive(Debug)]
+pub struct How<'a> {
+    /// Whether it is.
+    pub dry_run: DryRun,
+    /// What stays as it is in databases.
+    pub rules: &'a RecordRules,
+    /// Who looks on.
+    pub probe: &'a ProbeArgs,
 }
 
 /// Whether a restore only says what it would do.
@@ -267,49 +318,12 @@ fn announce(snapshot: &Snapshot, going: &[Going], app: &App) -> Result<(), Failu
     Ok(())
 }
 
-fn show_plans(plans: &[TreePlan], app: &App) -> Result<(), Failure> {
-    let mut total = Applied::default();
-    let mut total_bytes = 0;
-    for plan in plans {
-        total_bytes += plan.bytes;
-        let Applied { inserted, updated, deleted } = plan.changes;
-        total.inserted += inserted;
-        total.updated += updated;
-        total.deleted += deleted;
-        let path = tree_path(plan.kind, &plan.source, &plan.tree);
-        if app.output.is_json() {
-            app.output.json(&serde_json::json!({
-                "message_type": "plan",
-                "path": path,
-                "inserted": inserted,
-                "updated": updated,
-                "deleted": deleted,
-                "bytes": plan.bytes,
-            }))?;
-        } else if plan.changes != Applied::default() {
-            app.output.line(format!("{path}: {}", planned(plan.changes, plan.bytes)))?;
-        }
-    }
-    if app.output.is_json() {
-        return app.output.json(&serde_json::json!({
-            "message_type": "summary",
-            "dry_run": true,
-            "applied": total,
-            "bytes": total_bytes,
-        }));
-    }
-    let total = planned(total, total_bytes);
-    app.output.detail(format!("dry run: {total}; nothing was changed"))
-}
-
-fn planned(planned: Applied, bytes: u64) -> String {
-    match bytes {
-        0 => changes(planned),
-        _ => format!("{}, {} to write", changes(planned), size(bytes)),
-    }
-}
-
-fn show_restored(snapshot: &Snapshot, restored: &Restored, app: &App) -> Result<(), Failure> {
+fn show_restored(
+    snapshot: &Snapshot,
+    restored: &Restored,
+    probed: Option<Probed>,
+    app: &App,
+) -> Result<(), Failure> {
     let output = &app.output;
     if output.is_json() {
         return output.json(&serde_json::json!({
@@ -320,13 +334,22 @@ fn show_restored(snapshot: &Snapshot, restored: &Restored, app: &App) -> Result<
             "applied": restored.applied,
             "bytes_fetched": restored.bytes_fetched,
             "verified": restored.verified,
+            "kept": restored.kept,
             "before": restored.before.map(|id| id.to_string()),
+            "probe": probed,
         }));
     }
     output.detail(format!("restored: {}", changes(restored.applied)))?;
     if restored.bytes_fetched > 0 {
         let fetched = size(restored.bytes_fetched);
         output.verbose(format!("  {fetched} of contents fetched from the repository"))?;
+    }
+    planned::show_kept(&restored.kept, app)?;
+    if let Some(Probed { requests, failures, longest_gap_ms }) = probed {
+        output.detail(format!(
+            "probe: {}, {failures} failed, at most {longest_gap_ms} ms between good answers",
+            count(requests, "request")
+        ))?;
     }
     let mut verified = restored.verified.iter().peekable();
     while let Some(first) = verified.next() {
@@ -361,9 +384,4 @@ fn show_restored(snapshot: &Snapshot, restored: &Restored, app: &App) -> Result<
             id.short()
         )),
     }
-}
-
-fn changes(changes: Applied) -> String {
-    let Applied { inserted, updated, deleted } = changes;
-    format!("{inserted} inserted, {updated} updated, {deleted} deleted")
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::contents::{Contents, Facts, Skipped, SourceFacts};
 use super::django::NOTE as DJANGO;
 use crate::hint::{ErrorKind, Failure};
-use crate::snapshot::{Instant, Snapshot, SourceRecord};
+use crate::snapshot::{Snapshot, SourceRecord};
 use crate::source::{Kind, TreeInfo};
 use crate::tree::{self, Change, Changes};
 
@@ -40,11 +40,7 @@ impl SnapshotContents {
             host: manifest.host.clone(),
             application: manifest.application.clone(),
             root: manifest.root_hash(),
-            instant: match manifest.instant {
-                Instant::Exact => "exact",
-                Instant::Unproven => "unproven",
-            }
-            .to_owned(),
+            instant: manifest.instant.to_string(),
             skipped: manifest
                 .skipped
                 .iter()

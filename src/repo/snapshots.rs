@@ -18,16 +18,19 @@ pub struct StoredSnapshot {
 }
 
 impl Repo {
-    /// All valid snapshots, in no particular order. A snapshot is valid when its object is there
-    /// and, looked at *after* that, the session that wrote it.
+    /// All valid snapshots that were not forgotten, in no particular order. A snapshot is valid
+    /// when its object is there and, looked at *after* that, the session that wrote it.
     pub fn snapshots(&self) -> Result<Vec<StoredSnapshot>, RepoError> {
         let committed = self.backend.list(name::SNAPSHOTS)?;
         let sessions: HashSet<String> =
             self.backend.list(name::SESSIONS)?.into_iter().map(|entry| entry.name).collect();
+        let forgotten: HashSet<String> =
+            self.backend.list(name::TOMBSTONES)?.into_iter().map(|entry| entry.name).collect();
         let mut snapshots = Vec::with_capacity(committed.len());
         for entry in committed.iter().filter(|entry| entry.size > 0) {
             let id = snapshot_id(&entry.name)?;
-            if !sessions.contains(&name::session(id)) {
+            let is_valid = sessions.contains(&name::session(id));
+            if !is_valid || forgotten.contains(&name::tombstone(id)) {
                 continue;
             }
             match self.backend.get(&entry.name) {
@@ -38,6 +41,13 @@ impl Repo {
             }
         }
         Ok(snapshots)
+    }
+
+    /// Hides a snapshot: nobody finds it any more, and a later collection may remove what only it
+    /// needs. To forget one twice is to forget it.
+    pub fn forget(&self, id: SnapshotId) -> Result<(), RepoError> {
+        self.backend.create(&name::tombstone(id), &[])?;
+        Ok(())
     }
 
     fn open_snapshot(&self, id: SnapshotId, object: &[u8]) -> Result<StoredSnapshot, RepoError> {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::counts::{Collector, Counts};
-use super::manifest::{Instant, Manifest, Reason, SourceRecord};
+use super::manifest::{Manifest, Reason, SourceRecord};
 use super::opened::{self, ParentSource, Snapshot, TreeRecord};
 use super::timeline::{Filter, Timeline};
+use super::together::Together;
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
@@ -29,6 +30,8 @@ pub struct CaptureOptions {
     pub reason: Reason,
     /// How hard what is new is compressed.
     pub compression: Compression,
+    /// Whether a database that tells what changed is also read as a whole, and the two compared.
+    pub compare: bool,
 }
 
 /// Which snapshot a capture follows.
@@ -51,6 +54,17 @@ pub struct Captured {
     pub manifest: Manifest,
     /// What was found of files.
     pub counts: Counts,
+    /// Whether it was not saved because there was no need for it.
+    pub is_superfluous: bool,
+}
+
+/// What the databases' transactions are held open for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// They are open, and no file has been read.
+    Begun,
+    /// All files have been read.
+    Read,
 }
 
 /// Whether a capture commits.
@@ -60,6 +74,8 @@ pub enum Mode {
     Commit,
     /// The snapshot is committed, unless the sources hold no entries at all.
     CommitUnlessEmpty,
+    /// The snapshot is committed, unless it would be its parent over again.
+    CommitUnlessUnchanged,
     /// Everything is read and compared, nothing stored.
     DryRun,
 }
@@ -75,11 +91,24 @@ pub fn capture(
     mode: Mode,
     ctx: &Context,
 ) -> Result<Captured, Failure> {
+    capture_held(repo, sources, options, mode, &mut |_| Ok(()), ctx)
+}
+
+/// The same with something to do while the databases' transactions are open: `held` is called
+/// before the first file is read, and after the last one, also where reading failed.
+pub fn capture_held(
+    repo: &Arc<Repo>,
+    sources: &mut [&mut dyn Source],
+    options: &CaptureOptions,
+    mode: Mode,
+    held: &mut dyn FnMut(Held) -> Result<(), Failure>,
+    ctx: &Context,
+) -> Result<Captured, Failure> {
     sources.sort_by(|a, b| (a.kind(), a.name()).cmp(&(b.kind(), b.name())));
     let collector = Arc::new(Collector::new(Arc::clone(&ctx.reporter)));
     let ctx = &Context { reporter: Arc::clone(&collector) as Arc<dyn Reporter>, ..ctx.clone() };
     let time = ctx.clock.now();
-    let manifest = |parent: Option<Snapshot>, records: Vec<SourceRecord>, written| {
+    let manifest = |parent: Option<Snapshot>, (records, instant), written| {
         let (skipped, unlisted) = collector.skipped();
         Manifest {
             version: Manifest::version(unlisted),
@@ -90,7 +119,7 @@ pub fn capture(
             tags: options.tags.clone(),
             parent: parent.map(|parent| parent.id),
             reason: options.reason.clone(),
-            instant: if sources_agree(&records) { Instant::Exact } else { Instant::Unproven },
+            instant,
             sources: records,
             skipped,
             written,
@@ -101,34 +130,73 @@ pub fn capture(
     if mode == Mode::DryRun {
         repo.refresh()?;
         let (parent, scratch) = (find_parent(repo, options)?, repo.scratch()?);
-        let records = capture_all(repo, &scratch, sources, parent.as_ref(), &collector, ctx)?;
+        let records = Together {
+            reader: repo,
+            writer: &scratch,
+            parent: parent.as_ref(),
+            collector: &collector,
+            compare: options.compare,
+            ctx,
+        }
+        .capture_all(sources, held)?;
         let manifest = manifest(parent, records, Written::default());
-        return Ok(Captured { id: None, manifest, counts: collector.counts() });
+        return Ok(Captured {
+            id: None,
+            manifest,
+            counts: collector.counts(),
+            is_superfluous: false,
+        });
     }
     repo.write(options.compression, ctx, |session| {
         // Not before the session can be seen: from then on nobody removes what is in a snapshot
         // that is still valid, so what the parent refers to needs no looking up.
         let parent = find_parent(repo, options)?;
-        let records = capture_all(repo, session, sources, parent.as_ref(), &collector, ctx)?;
-        if mode == Mode::CommitUnlessEmpty && records.iter().all(is_empty) {
+        let records = Together {
+            reader: repo,
+            writer: session,
+            parent: parent.as_ref(),
+            collector: &collector,
+            compare: options.compare,
+            ctx,
+        }
+        .capture_all(sources, held)?;
+        let superfluous = mode.is_superfluous(&records.0, parent.as_ref());
+        if superfluous {
             let manifest = manifest(parent, records, Written::default());
-            return Ok(Captured { id: None, manifest, counts: collector.counts() });
+            return Ok(Captured {
+                id: None,
+                manifest,
+                counts: collector.counts(),
+                is_superfluous: true,
+            });
         }
         session.flush()?;
         let manifest = manifest(parent, records, session.written());
         let id = session.commit(&manifest.encode()?)?;
-        Ok(Captured { id: Some(id), manifest, counts: collector.counts() })
+        Ok(Captured { id: Some(id), manifest, counts: collector.counts(), is_superfluous: false })
     })
+}
+
+impl Mode {
+    /// Whether a snapshot of this is not to be saved.
+    fn is_superfluous(self, records: &[SourceRecord], parent: Option<&Snapshot>) -> bool {
+        match self {
+            Self::CommitUnlessEmpty => records.iter().all(is_empty),
+            Self::CommitUnlessUnchanged => parent.is_some_and(|parent| {
+                let is_same = |(a, b): (&SourceRecord, &SourceRecord)| {
+                    (a.kind, &a.name, a.catalogue) == (b.kind, &b.name, b.catalogue)
+                };
+                let then = &parent.manifest.sources;
+                then.len() == records.len() && records.iter().zip(then).all(is_same)
+            }),
+            Self::Commit | Self::DryRun => false,
+        }
+    }
 }
 
 /// Whether a source has nothing in it; a directory is always an entry of its own tree.
 fn is_empty(source: &SourceRecord) -> bool {
     source.entries <= u64::from(source.kind != Kind::Database)
-}
-
-/// Whether everything came from one consistent read.
-fn sources_agree(records: &[SourceRecord]) -> bool {
-    matches!(records, [only] if only.kind == Kind::Database)
 }
 
 fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snapshot>, Failure> {
@@ -151,44 +219,6 @@ fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snap
     Ok(found.map(|(id, manifest)| Snapshot { repo: Arc::clone(repo), id, manifest }))
 }
 
-fn capture_all(
-    reader: &Arc<Repo>,
-    writer: &dyn ChunkWriter,
-    sources: &mut [&mut dyn Source],
-    parent: Option<&Snapshot>,
-    collector: &Collector,
-    ctx: &Context,
-) -> Result<Vec<SourceRecord>, Failure> {
-    sources
-        .iter_mut()
-        .map(|source| {
-            let before = collector.bytes();
-            collector.enter(path(source.kind(), source.name()));
-            let parent = opened::parent_source(parent, *source);
-            let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
-            let description = source.begin(known, ctx)?;
-            let mut watch = Watch { collector, error: None };
-            let watched = (source.kind() != Kind::Database).then_some(&mut watch);
-            let to = To { reader, writer, watch: watched };
-            let captured = capture_trees(to, *source, &description, parent.as_ref(), ctx);
-            let ended = source.end();
-            let CapturedTrees { trees, aids } = captured?;
-            ended?;
-            watch.error.map_or(Ok(()), Err)?;
-            let shape = opened::shape(reader, Kind::Database)?;
-            let store = |entries| tree::edit(&**reader, writer, &shape, None, entries);
-            Ok(SourceRecord {
-                kind: source.kind(),
-                name: source.name().to_owned(),
-                catalogue: store(opened::catalogue(&description.header, &trees)?)?,
-                help: store(opened::help(&aids, &description.notes)?)?,
-                entries: trees.iter().map(|record| record.tree.entries).sum(),
-                bytes: collector.bytes() - before,
-            })
-        })
-        .collect()
-}
-
 /// The trees of one source.
 pub(super) struct CapturedTrees {
     pub(super) trees: Vec<TreeRecord>,
@@ -200,12 +230,25 @@ pub(super) struct To<'a, 'c> {
     pub(super) reader: &'a Arc<Repo>,
     pub(super) writer: &'a dyn ChunkWriter,
     pub(super) watch: Option<&'a mut Watch<'c>>,
+    /// Whether what a database says changed is compared with all that it holds.
+    pub(super) compare: bool,
 }
 
 /// Counts the entries of files.
 pub(super) struct Watch<'c> {
     collector: &'c Collector,
     error: Option<EntryError>,
+}
+
+impl<'c> Watch<'c> {
+    pub(super) const fn new(collector: &'c Collector) -> Self {
+        Self { collector, error: None }
+    }
+
+    /// Fails if an entry was not one of files.
+    pub(super) fn finish(self) -> Result<(), EntryError> {
+        self.error.map_or(Ok(()), Err)
+    }
 }
 
 impl Watch<'_> {
@@ -230,7 +273,8 @@ pub(super) fn capture_trees(
     ctx: &Context,
 ) -> Result<CapturedTrees, Failure> {
     let kind = source.kind();
-    let To { reader, writer, .. } = to;
+    let place = path(kind, source.name());
+    let To { reader, writer, compare, .. } = to;
     let shape = opened::shape(reader, kind)?;
     let mut capture = |infos: &[TreeInfo], mut watch: Option<&mut Watch<'_>>| {
         let capture_one = |info: &TreeInfo| {
@@ -247,8 +291,30 @@ pub(super) fn capture_trees(
                     None => (None, since),
                 },
             };
+            let is_told = old.is_some() && kind == Kind::Database;
             let tree = match &mut watch {
-                None => tree::edit(&**reader, writer, &shape, old, changes)?,
+                None => {
+                    let tree = tree::edit(&**reader, writer, &shape, old, changes)?;
+                    let all = if compare && is_told {
+                        source.changes(info, None, ctx)?
+                    } else {
+                        Delta::SinceParent(Box::new(std::iter::empty()))
+                    };
+                    // A source that knows that nothing changed has nothing to read again.
+                    if let Delta::Everything(all) = all {
+                        let whole = tree::edit(&**reader, writer, &shape, None, all)?;
+                        if whole != tree {
+                            ctx.report(Event::Note(format!(
+                                "{place}/{}: the log of changes did not tell all of them; what is \
+                                 saved is what the table holds",
+                                info.name
+                            )));
+                        }
+                        whole
+                    } else {
+                        tree
+                    }
+                }
                 Some(watch) => {
                     let mut hear = |edited: Edited<'_>| watch.hear(&edited);
                     tree::edit_watched(&**reader, writer, &shape, old, changes, &mut hear)?

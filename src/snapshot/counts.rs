@@ -76,6 +76,14 @@ pub(super) struct Collector {
     prefix: Mutex<String>,
 }
 
+/// What a [`Collector`] had collected.
+#[derive(Clone)]
+pub(super) struct Mark {
+    bytes: u64,
+    skipped: (Vec<Skipped>, u64),
+    counts: Counts,
+}
+
 impl Collector {
     pub(super) fn new(inner: Arc<dyn Reporter>) -> Self {
         Self {
@@ -97,6 +105,18 @@ impl Collector {
 
     pub(super) fn counts(&self) -> Counts {
         lock(&self.counts).clone()
+    }
+
+    /// What was collected so far, to come [back](Self::go_back) to.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { bytes: self.bytes(), skipped: self.skipped(), counts: self.counts() }
+    }
+
+    /// Forgets what was collected since: it is collected again.
+    pub(super) fn go_back(&self, mark: Mark) {
+        self.bytes.store(mark.bytes, Ordering::Relaxed);
+        *lock(&self.skipped) = mark.skipped;
+        *lock(&self.counts) = mark.counts;
     }
 
     /// The entries that follow are those of a source with this path.

@@ -13,6 +13,10 @@ use crate::tree::{self, Changes, Tree};
 /// Changes a tree, or an empty one, and gives the result.
 pub type Apply<'a> = &'a dyn Fn(Option<Tree>, Changes<'_>) -> Result<Tree, Failure>;
 
+/// Gives the tree that a snapshot has in place of one of its source's; none for the same.
+pub type EditTree<'a> =
+    dyn FnMut(&SourceRecord, &TreeRecord, Apply<'_>) -> Result<Option<Tree>, Failure> + 'a;
+
 /// Writes a snapshot that is `snapshot` but for the trees that `edit` gives others for. It shows
 /// the state as of `time`.
 pub fn derive(
@@ -20,7 +24,7 @@ pub fn derive(
     time: Timestamp,
     options: &CaptureOptions,
     skipped: Vec<Skipped>,
-    edit: &mut dyn FnMut(&SourceRecord, &TreeRecord, Apply<'_>) -> Result<Option<Tree>, Failure>,
+    edit: &mut EditTree<'_>,
     ctx: &Context,
 ) -> Result<Captured, Failure> {
     let repo = &snapshot.repo;
@@ -71,6 +75,6 @@ pub fn derive(
             unlisted: 0,
         };
         let id = session.commit(&manifest.encode()?)?;
-        Ok(Captured { id: Some(id), manifest, counts: Counts::default() })
+        Ok(Captured { id: Some(id), manifest, counts: Counts::default(), is_superfluous: false })
     })
 }

@@ -96,13 +96,21 @@ pub struct RestoredInto {
 
 /// How well the sources agree on one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Instant {
-    /// There is one source, read in one consistent read.
+    /// There is one source, read in one consistent read; or one such and files, which were the
+    /// same before that read began and when they were captured.
     Exact,
     /// The sources were read one after the other, databases first, within the time from
     /// [`Manifest::time`] to [`Manifest::finished`]; nothing proves that none changed meanwhile.
     Unproven,
+    /// As [`Instant::Exact`], but only a further try found nothing changed meanwhile.
+    Converged,
+    /// Something changed meanwhile: what was captured of one source may be this much younger than
+    /// what was captured of another.
+    Bounded {
+        /// Milliseconds.
+        milliseconds: u64,
+    },
 }
 
 /// One captured source.
@@ -131,6 +139,19 @@ pub struct Skipped {
     pub item: String,
     /// Why.
     pub reason: String,
+}
+
+impl std::fmt::Display for Instant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact => f.write_str("exact"),
+            Self::Unproven => f.write_str("unproven"),
+            Self::Converged => f.write_str("converged"),
+            Self::Bounded { milliseconds } => {
+                write!(f, "bounded: {}.{:03} s", milliseconds / 1000, milliseconds % 1000)
+            }
+        }
+    }
 }
 
 impl Manifest {

@@ -15,15 +15,17 @@ mod past;
 mod path;
 mod references;
 mod restore;
+mod retention;
 mod scope;
 mod stats;
 mod timeline;
+mod together;
 
 pub use anonymise::{AnonymiseError, Rule, Rules, anonymise};
-pub use capture::{CaptureOptions, Captured, Mode, Parent, capture};
+pub use capture::{CaptureOptions, Captured, Held, Mode, Parent, capture, capture_held};
 pub use check::{CheckReport, check};
 pub use counts::{Counts, Tally};
-pub use derive::{Apply, derive};
+pub use derive::{Apply, EditTree, derive};
 pub use diff::{DiffItem, diff};
 pub use find::{Finder, Found};
 pub use history::{Step, history};
@@ -31,11 +33,13 @@ pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecor
 pub use opened::{Snapshot, TreeRecord};
 pub use past::{Between, Until, between};
 pub use path::{PathError, Place, SnapshotPath};
-pub use references::{FileColumn, Follow, Loose, References, references};
+pub use references::{Extent, FileColumn, Loose, References, references};
 pub use restore::{
-    Destination, KeyRange, Overwrite, RestoreError, Restored, Selection, TreePlan, VerifiedTree,
-    plan, restore,
+    Condition, ConditionError, Conflict, Destination, Follow, Kept, KeyRange, Overwrite, Pin,
+    PinnedWith, Planned, RecordRules, Relatives, RestoreError, Restored, Selection, Stays,
+    TreePlan, VerifiedTree, plan, restore,
 };
+pub use retention::Policy;
 pub use scope::Scope;
 pub use stats::{Stats, Usage, stats};
 pub use timeline::{Filter, SelectError, Timeline};

@@ -184,6 +184,10 @@ impl Parent for ParentSource<'_> {
         let tree = self.tree(tree)?;
         Ok(tree.map(|tree| tree::range(&*self.snapshot.repo, tree, &[])))
     }
+
+    fn count(&self, tree: &str) -> Result<Option<u64>, Failure> {
+        Ok(self.tree(tree)?.map(|tree| tree.entries))
+    }
 }
 
 /// The name in a key of a catalogue.

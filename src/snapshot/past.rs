@@ -62,7 +62,7 @@ pub fn between(
     repo: &Arc<Repo>,
     timeline: &Timeline,
     filter: &Filter,
-    until: Until,
+    until: &Until,
 ) -> Result<Option<Between>, Failure> {
     let opened = |id: SnapshotId, manifest: &Manifest| Snapshot {
         repo: Arc::clone(repo),
@@ -74,7 +74,7 @@ pub fn between(
         let Some((parent_id, parent)) = parent.filter(|_| manifest.reason == Reason::Backup) else {
             continue;
         };
-        if matches!(until, Until::Time(time) if !(parent.time <= time && time < manifest.time)) {
+        if matches!(until, Until::Time(time) if !(parent.time <= *time && *time < manifest.time)) {
             continue;
         }
         let (earlier, later) = (opened(parent_id, parent), opened(*id, manifest));
@@ -103,7 +103,7 @@ impl Between {
             for entry in tree::entries(&*self.later.repo, commits, &[], &[]) {
                 let (_, value) = entry?;
                 let bytes = value.content.bytes(&*self.later.repo, usize::MAX)?;
-                let commit: Commit = serde_json::from_slice(&bytes).map_err(damaged)?;
+                let commit: Commit = serde_json::from_slice(&bytes).map_err(unreadable)?;
                 if !self.until.admits(&commit) {
                     all = false;
                     break;
@@ -185,7 +185,7 @@ impl Transactions {
                     break;
                 }
                 let bytes = value.content.bytes(&*later.repo, usize::MAX)?;
-                let logged: Logged<'_> = serde_json::from_slice(&bytes).map_err(damaged)?;
+                let logged: Logged<'_> = serde_json::from_slice(&bytes).map_err(unreadable)?;
                 let table = logged.table.into_owned();
                 if logged.lost {
                     lost.insert(table);
@@ -282,7 +282,7 @@ impl Folded<'_> {
 
     /// A logged change after the one `before` it of the same record.
     fn change(&self, key: &[u8], logged: &[u8], before: Option<Change>) -> Result<Change, Failure> {
-        let logged: Logged<'_> = serde_json::from_slice(logged).map_err(damaged)?;
+        let logged: Logged<'_> = serde_json::from_slice(logged).map_err(unreadable)?;
         let Some(row) = logged.row else { return Ok(Change { key: key.to_vec(), value: None }) };
         let mut row = row.get().as_bytes().to_vec();
         if !logged.unchanged.is_empty() {
@@ -322,6 +322,11 @@ fn patched(row: &[u8], before: &[u8], unchanged: &[usize]) -> Result<Vec<u8>, Fa
     Ok(writer.end().to_vec())
 }
 
-fn damaged(reason: impl ToString) -> Failure {
-    SelectError::Log { reason: reason.to_string() }.into()
+fn damaged(reason: impl Into<String>) -> Failure {
+    SelectError::Log { reason: reason.into() }.into()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unreadable(error: serde_json::Error) -> Failure {
+    damaged(error.to_string())
 }

@@ -89,7 +89,7 @@ pub struct References {
 
 /// Whether foreign keys are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follow {
+pub enum Extent {
     /// Files only.
     Files,
     /// Files and records.
@@ -100,7 +100,7 @@ pub enum Follow {
 pub fn references(
     snapshot: &Snapshot,
     columns: &[FileColumn],
-    follow: Follow,
+    follow: Extent,
     each: &mut dyn FnMut(Loose) -> Result<(), Failure>,
     ctx: &Context,
 ) -> Result<References, Failure> {
@@ -171,7 +171,7 @@ impl<'a> Search<'a> {
         &mut self,
         source: &SourceRecord,
         columns: &[FileColumn],
-        follow: Follow,
+        follow: Extent,
     ) -> Result<(), Failure> {
         let header = DatabaseHeader::from_json(&self.snapshot.header(source)?)?;
         let database = format!("/database/{}", source.name);
@@ -183,7 +183,7 @@ impl<'a> Search<'a> {
         for (name, (record, table)) in &trees {
             let path = format!("{database}/{name}");
             let mut links = Vec::new();
-            for foreign in table.foreign_keys.iter().filter(|_| follow == Follow::Everything) {
+            for foreign in table.foreign_keys.iter().filter(|_| follow == Extent::Everything) {
                 match self.link(&database, table, foreign, header.engine, &trees) {
                     Some(link) => links.push(link),
                     None => self.summary.unchecked.push(format!(

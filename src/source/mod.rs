@@ -113,6 +113,28 @@ pub trait Source {
 
     /// Ends the consistent read.
     fn end(&mut self) -> Result<(), Failure>;
+
+    /// Looks at the source as a whole, without reading it and outside of a consistent read: two
+    /// equal glances prove that it did not change between them.
+    fn glance(&mut self, _ctx: &Context) -> Result<Glance, Failure> {
+        Ok(Glance::Unable)
+    }
+
+    /// The glance that went with reading [`Source::changes`].
+    fn glance_of_read(&self) -> Glance {
+        Glance::Unable
+    }
+}
+
+/// What [`Source::glance`] saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Glance {
+    /// This source cannot be looked at so.
+    Unable,
+    /// It was being changed.
+    Unsettled,
+    /// A digest of its state.
+    State(u128),
 }
 
 /// The same source in the snapshot before, for a source that can tell what changed since.
@@ -122,6 +144,9 @@ pub trait Parent {
 
     /// All entries of one of its trees or aids, as puts; `None` where it has no tree of that name.
     fn entries(&self, tree: &str) -> Result<Option<Changes<'_>>, Failure>;
+
+    /// How many there are.
+    fn count(&self, tree: &str) -> Result<Option<u64>, Failure>;
 }
 
 /// What [`Source::changes`] hands over.
@@ -142,7 +167,8 @@ pub trait Target {
 
     /// The target's present state, read inside what `begin` opened: what the snapshot before the
     /// restore is taken from, what differences are computed against, and what is compared at
-    /// the end.
+    /// the end. Then it may be given the snapshot before as the parent, and say only what the
+    /// restore changed since, where that proves what is there.
     fn as_source(&mut self) -> &mut dyn Source;
 
     /// Makes the target's structure that of `wanted` (tables, columns, types), or refuses with a

@@ -34,6 +34,10 @@ impl Parent for Captured {
             Ok(Change::put(key.clone(), head.clone(), Content::Inline(bytes.clone())))
         }))))
     }
+
+    fn count(&self, tree: &str) -> Result<Option<u64>, Failure> {
+        Ok(self.trees.get(tree).map(|tree| tree.len() as u64))
+    }
 }
 
 /// The bytes of a content outside of a repository.

@@ -11,7 +11,8 @@ use coeval::context::Context;
 use coeval::hint::Failure;
 use coeval::source::record::DatabaseHeader;
 use coeval::source::{
-    Applied, Delta, Description, Fit, Plan, Postgres, PostgresOptions, Source, Target, TreeInfo,
+    Applied, Delta, Description, Fit, Parent, Plan, Postgres, PostgresOptions, Source, Target,
+    TreeInfo,
 };
 use coeval::tree::{Change, Changes, Content, EachRun, Sought, Value};
 
@@ -187,6 +188,38 @@ impl Captured {
         Self { description, trees }
     }
 
+    /// The same source again, where it may say only what changed since. Says of which tables it
+    /// said all.
+    pub fn since(source: &mut dyn Source, before: &Self) -> Result<(Self, Vec<String>), Failure> {
+        let ctx = Context::new();
+        let mut after =
+            Self { description: source.begin(None, &ctx)?, trees: before.trees.clone() };
+        let mut read = Vec::new();
+        for tree in after.description.trees.clone() {
+            let rows = after.trees.entry(tree.name.clone()).or_default();
+            let changes = match source.changes(&tree, Some(before), &ctx)? {
+                Delta::Everything(changes) => {
+                    read.push(tree.name.clone());
+                    rows.clear();
+                    changes
+                }
+                Delta::SinceParent(changes) => changes,
+            };
+            for change in changes {
+                let Change { key, value } = change?;
+                match value.map(|value| value.content) {
+                    Some(Content::Inline(row)) => drop(rows.insert(key, row)),
+                    Some(_) => panic!("rows are at hand"),
+                    None => drop(rows.remove(&key)),
+                }
+            }
+        }
+        source.end()?;
+        let is_there = |name: &str| after.description.trees.iter().any(|tree| tree.name == name);
+        after.trees.retain(|name, _| is_there(name));
+        Ok((after, read))
+    }
+
     pub fn header(&self) -> DatabaseHeader {
         DatabaseHeader::from_json(&self.description.header).unwrap()
     }
@@ -206,6 +239,20 @@ impl Captured {
 
     pub fn rows(&self, tree: &str) -> Vec<&str> {
         self.trees[tree].values().map(|row| str::from_utf8(row).unwrap()).collect()
+    }
+}
+
+impl Parent for Captured {
+    fn description(&self) -> Result<Description, Failure> {
+        Ok(self.description.clone())
+    }
+
+    fn entries(&self, _tree: &str) -> Result<Option<Changes<'_>>, Failure> {
+        unreachable!("a database does not read what it wrote")
+    }
+
+    fn count(&self, tree: &str) -> Result<Option<u64>, Failure> {
+        Ok(self.trees.get(tree).map(|rows| rows.len() as u64))
     }
 }
 
@@ -268,6 +315,8 @@ pub fn restore(target: &mut dyn Target, wanted: &Captured) -> Result<(Fit, Appli
     let applied = target.apply(&Difference { from, to: wanted }, &ctx)?;
     let after = Captured::of(target.as_source());
     assert!(after.trees == wanted.trees, "the rows are those of the snapshot");
+    let (proven, _) = Captured::since(target.as_source(), &before)?;
+    assert!(proven.trees == wanted.trees, "what was written proves the same");
     target.commit()?;
     Ok((fit, applied))
 }

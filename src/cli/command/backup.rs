@@ -15,7 +15,7 @@ use crate::cli::sources::SourceArgs;
 use crate::hint::Failure;
 use crate::repo::{Compression, Repo, Written};
 use crate::snapshot::{
-    self, CaptureOptions, Captured, Counts, Manifest, Mode, Parent, Reason, Tally,
+    self, CaptureOptions, Captured, Counts, Held, Manifest, Mode, Parent, Reason, Tally,
 };
 use crate::source::{Kind, Source};
 
@@ -25,6 +25,7 @@ use crate::source::{Kind, Source};
 /// Databases are read first, then files. What cannot be read is listed, the snapshot is marked
 /// incomplete, and the exit code is 3.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the flags of the command")]
 pub struct Args {
     #[command(flatten)]
     sources: SourceArgs,
@@ -43,6 +44,12 @@ pub struct Args {
     /// How hard to compress what is new: `auto` is fast and hardly tries what does not compress
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     compression: How,
+    /// Take no snapshot if it would be its parent over again
+    #[arg(long)]
+    skip_if_unchanged: bool,
+    /// Where a database's changes are followed, read it as a whole, too, and say if the two differ
+    #[arg(long)]
+    compare: bool,
     /// Read and compare everything, but store nothing and run no hooks
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -87,15 +94,17 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         parent,
         reason: Reason::Backup,
         compression: args.compression.into(),
+        compare: args.compare,
     };
     if app.output.verbosity == Verbosity::Verbose {
         app.progress.list(if args.dry_run { Listing::Everything } else { Listing::Changes });
     }
-    let captured = if args.dry_run {
-        capture(&repo, &mut sources, &options, Mode::DryRun, app)?
-    } else {
-        between_hooks(app, || capture(&repo, &mut sources, &options, Mode::Commit, app))?
+    let mode = match (args.dry_run, args.skip_if_unchanged) {
+        (true, _) => Mode::DryRun,
+        (false, true) => Mode::CommitUnlessUnchanged,
+        (false, false) => Mode::Commit,
     };
+    let captured = capture(&repo, &mut sources, &options, mode, app)?;
     if let Some(id) = captured.id {
         let manifest = captured.manifest.clone();
         let snapshot = snapshot::Snapshot { repo: std::sync::Arc::clone(&repo), id, manifest };
@@ -105,7 +114,9 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     show(&captured, app)
 }
 
-/// Takes a snapshot of sources in boxes.
+/// Takes a snapshot of sources in boxes. Unless it is only tried, the configured commands run while
+/// the databases' transactions are open and before files are read, and when they have been read.
+/// Those after it run whatever came of it: they may have to end what those before began.
 pub fn capture(
     repo: &std::sync::Arc<Repo>,
     sources: &mut [Box<dyn Source>],
@@ -113,20 +124,22 @@ pub fn capture(
     mode: Mode,
     app: &App,
 ) -> Result<Captured, Failure> {
-    let mut sources: Vec<&mut dyn Source> =
-        sources.iter_mut().map(|source| &mut **source as &mut dyn Source).collect();
-    snapshot::capture(repo, &mut sources, options, mode, &app.ctx)
+    let mut sources = unboxed(sources);
+    let hooks = &app.config()?.hooks;
+    let mut held = |moment| match (mode, moment) {
+        (Mode::DryRun, _) => Ok(()),
+        (_, Held::Begun) => hooks.before.iter().try_for_each(|command| hook(command, app)),
+        (_, Held::Read) => {
+            let ended: Vec<_> = hooks.after.iter().map(|command| hook(command, app)).collect();
+            ended.into_iter().collect()
+        }
+    };
+    snapshot::capture_held(repo, &mut sources, options, mode, &mut held, &app.ctx)
 }
 
-/// Runs the configured commands around some work. Those after it run whatever came of it: they
-/// may have to end what those before began.
-fn between_hooks<T>(app: &App, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    let hooks = &app.config()?.hooks;
-    let ready = hooks.before.iter().try_for_each(|command| hook(command, app));
-    let result = ready.and_then(|()| work());
-    let ended: Vec<_> = hooks.after.iter().map(|command| hook(command, app)).collect();
-    let result = result?;
-    ended.into_iter().collect::<Result<(), _>>().map(|()| result)
+/// Sources in boxes as the library takes them.
+pub fn unboxed(sources: &mut [Box<dyn Source>]) -> Vec<&mut dyn Source> {
+    sources.iter_mut().map(|source| &mut **source as &mut dyn Source).collect()
 }
 
 fn hook(command: &str, app: &App) -> Result<(), Failure> {
@@ -206,6 +219,7 @@ fn print(captured: &Captured, app: &App) -> Result<(), Failure> {
     }
     match captured.id {
         Some(id) => output.line(format!("snapshot {} saved", id.short())),
+        None if captured.is_superfluous => output.line("nothing changed: no snapshot was saved"),
         None => output.line("dry run: nothing was stored"),
     }
 }
@@ -242,7 +256,7 @@ fn summary(captured: &Captured) -> serde_json::Value {
     let all = captured.counts.left_out_in_all();
     serde_json::json!({
         "message_type": "summary",
-        "dry_run": captured.id.is_none(),
+        "dry_run": captured.id.is_none() && !captured.is_superfluous,
         "snapshot_id": captured.id.map(|id| id.to_string()),
         "backup_start": manifest.time.to_rfc3339(),
         "backup_end": manifest.finished.to_rfc3339(),

@@ -7,7 +7,7 @@ use super::package::{OpenArgs, schema};
 use crate::cli::Done;
 use crate::cli::app::{App, host};
 use crate::hint::Failure;
-use crate::snapshot::{CaptureOptions, Mode, Parent, Reason};
+use crate::snapshot::{CaptureOptions, Mode, Parent, Reason, capture};
 
 /// Take a migration package into the repository, as a snapshot
 ///
@@ -54,9 +54,10 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         parent: Parent::None,
         reason: Reason::Import { origin: from },
         compression: crate::repo::Compression::Auto,
+        compare: false,
     };
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
-    let captured = backup::capture(&repo, &mut sources, &options, mode, app)?;
+    let captured = capture(&repo, &mut backup::unboxed(&mut sources), &options, mode, &app.ctx)?;
     app.progress.finish();
     backup::show(&captured, app)
 }

@@ -23,3 +23,4 @@ pub mod snapshots;
 pub mod stats;
 pub mod undo;
 pub mod version;
+pub mod watch;

@@ -8,13 +8,17 @@ use crate::cli::config::dereference;
 use crate::cli::databases::DatabaseUrl;
 use crate::cli::dump::dump;
 use crate::cli::error::usage;
+use crate::cli::live::LiveArgs;
 use crate::cli::places::{Scope, source_path};
+use crate::cli::probe::ProbeArgs;
 use crate::cli::sources::absolute;
-use crate::cli::targets::{self, DryRun, Going, database_in_place, directory_in_place, file_name};
+use crate::cli::targets::{
+    self, DryRun, Going, How, database_in_place, directory_in_place, file_name,
+};
 use crate::hint::Failure;
 use crate::snapshot::{
-    self, CaptureOptions, Overwrite, Parent, Rules, Selection, Snapshot, SnapshotPath,
-    SourceRecord, Until,
+    self, CaptureOptions, Condition, Follow, Overwrite, Parent, RecordRules, Relatives, Rules,
+    Selection, Snapshot, SnapshotPath, SourceRecord, Until,
 };
 use crate::source::{Extras, Kind, PathFilter, parse_lsn};
 use crate::time::parse_time;
@@ -78,6 +82,23 @@ pub struct Args {
     /// numbers kept; so are the numbers in access control lists
     #[arg(long)]
     owner_by_name: bool,
+    /// What becomes of records of which the target has others
+    #[arg(long, value_enum, value_name = "MODE", default_value_t, conflicts_with = "target")]
+    mode: Mode,
+    /// Restore only records of a table that fulfil this, as in status=open, id>=100 or
+    /// email~@example\.com$ (a regular expression); given several times, all of it
+    #[arg(long = "where", value_name = "CONDITION", conflicts_with = "target")]
+    only: Vec<String>,
+    /// Restore also the records that the restored ones refer to and the target has not got
+    #[arg(long, conflicts_with = "target")]
+    with_parents: bool,
+    /// Restore also the records that refer to the restored ones
+    #[arg(long, conflicts_with = "target")]
+    with_children: bool,
+    #[command(flatten)]
+    live: LiveArgs,
+    #[command(flatten)]
+    probe: ProbeArgs,
     /// Verify what was restored: accepted, and always done
     #[arg(long, hide = true)]
     verify: bool,
@@ -99,6 +120,18 @@ enum When {
 
 fn lsn(text: &str) -> Result<u64, String> {
     parse_lsn(text).ok_or_else(|| "it is written like 16/B374D848".to_owned())
+}
+
+/// What becomes of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Mode {
+    /// They become what the snapshot says; those that it does not have are deleted
+    #[default]
+    Replace,
+    /// They become what the snapshot says; those that it does not have stay
+    MergeOverwrite,
+    /// They stay; only those that are missing are restored
+    MergeMissing,
 }
 
 impl Args {
@@ -140,12 +173,51 @@ impl Args {
         going: Going,
         snapshot: &Snapshot,
         selection: &Selection,
+        (replaced, extras, rules): &(Overwrite, Extras, RecordRules),
     ) -> Result<Going, Failure> {
         let (overwrite, paths) = self.rules()?;
         let going = going.only(selection.clone()).by(overwrite, paths);
+        let going = going.records(*replaced, *extras, rules);
         if self.owner_by_name { going.owned_by_name(snapshot) } else { Ok(going) }
     }
 
+    /// How records are restored.
+    fn records(&self, app: &App) -> Result<(Overwrite, Extras, RecordRules), Failure> {
+        let (overwrite, extras) = match self.mode {
+            Mode::Replace => (Overwrite::Always, Extras::Delete),
+            Mode::MergeOverwrite => (Overwrite::Always, Extras::Keep),
+            Mode::MergeMissing => (Overwrite::Never, Extras::Keep),
+        };
+        let only = self.only.iter().map(|text| Condition::parse(text));
+        let follow = |wanted| if wanted { Follow::Yes } else { Follow::No };
+        let rules = RecordRules {
+            only: only.collect::<Result<_, _>>()?,
+            relatives: Relatives {
+                parents: follow(self.with_parents),
+                children: follow(self.with_children),
+            },
+            ..self.live.rules(app)?
+        };
+        Ok((overwrite, extras, rules))
+    }
+
+    fn how<'a>(&'a self, dry_run: DryRun, rules: &'a RecordRules) -> How<'a> {
+        How { dry_run, rules, probe: &self.probe }
+    }
+
+    /// Whether only some records of one table are asked for where only a table will do.
+    fn check_table(&self, selection: &Selection) -> Result<(), Failure> {
+        let asks = !self.only.is_empty() || self.with_parents || self.with_children;
+        if asks && *selection == Selection::Everything {
+            return Err(usage(
+                "--where, --with-parents and --with-children are for records of one table",
+                "name it, as in latest:/database/main/users",
+            ));
+        }
+        Ok(())
+    }
+
+    /// How files are restored.
     fn rules(&self) -> Result<(Overwrite, PathFilter), Failure> {
         let overwrite = match self.overwrite {
             When::Always => Overwrite::Always,
@@ -161,7 +233,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
     let wanted = args.wanted()?;
     let snapshot = match args.moment(&wanted.snapshot, app)? {
-        Some(until) => app.moment(&repo, &wanted.snapshot, until)?,
+        Some(until) => app.moment(&repo, &wanted.snapshot, &until)?,
         None => app.snapshot(&repo, &wanted.snapshot)?,
     };
     let snapshot = match &args.anonymise {
@@ -180,6 +252,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         (Some(tree), None) => Selection::Tree(tree),
         (None, _) => Selection::Everything,
     };
+    args.check_table(&selection)?;
     let in_scope = |source: &&SourceRecord| scope.has_source(source.kind, &source.name);
     let sources: Vec<_> = snapshot.manifest.sources.iter().filter(in_scope).collect();
     if sources.is_empty() {
@@ -202,9 +275,10 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         }
         (None, url) => in_place(&snapshot, &sources, url.as_ref(), app)?,
     };
-    let going = going.into_iter().map(|going| args.apply(going, &snapshot, &selection));
+    let records = args.records(app)?;
+    let going = going.into_iter().map(|going| args.apply(going, &snapshot, &selection, &records));
     let mut going = going.collect::<Result<Vec<_>, Failure>>()?;
-    targets::restore(&snapshot, &mut going, dry_run, app)
+    targets::restore(&snapshot, &mut going, &args.how(dry_run, &records.2), app)
 }
 
 /// A copy of the snapshot by the rules of a file.
@@ -236,6 +310,7 @@ fn anonymised(
         parent: Parent::None,
         reason: manifest.reason.clone(),
         compression: crate::repo::Compression::Auto,
+        compare: false,
     };
     let copy = snapshot::anonymise(snapshot, only_database(&sources)?, &rules, &options, &app.ctx)?;
     let id = copy.id.unwrap_or(snapshot.id);
@@ -316,16 +391,18 @@ fn into_directory(
         sources.iter().partition(|source| source.kind == Kind::Database);
     let mut done = Done::Fully;
     if !files.is_empty() {
+        let records = (Overwrite::Always, extras, RecordRules::default());
         let to = |source: &&SourceRecord| {
             let mut root = target.join(source.kind.as_str());
             if !source.name.is_empty() {
                 root.push(file_name(&source.name)?);
             }
-            args.apply(Going::files(snapshot, source, Some(&root), extras)?, snapshot, selection)
+            let going = Going::files(snapshot, source, Some(&root), extras)?;
+            args.apply(going, snapshot, selection, &records)
         };
         let mut going = files.into_iter().map(to).collect::<Result<Vec<_>, Failure>>()?;
         let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
-        done = targets::restore(snapshot, &mut going, dry_run, app)?;
+        done = targets::restore(snapshot, &mut going, &args.how(dry_run, &records.2), app)?;
     }
     for source in databases {
         let folder = target.join(Kind::Database.as_str());

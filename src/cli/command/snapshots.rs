@@ -77,9 +77,10 @@ fn contents(manifest: &Manifest) -> String {
         }
         Reason::Import { .. } => text.push_str(" (imported)"),
         Reason::Transaction { after, transactions, .. } => {
-            text += &format!(" ({transactions} transactions after {})", after.short());
+            text += &[" (", &transactions.to_string(), " transactions after ", &after.short(), ")"]
+                .concat();
         }
-        Reason::Anonymised { of } => text += &format!(" ({} anonymised)", of.short()),
+        Reason::Anonymised { of } => text += &[" (", &of.short(), " anonymised)"].concat(),
     }
     if !manifest.is_complete() {
         text += &[" INCOMPLETE: ", &manifest.missing().to_string(), " not read"].concat();
@@ -108,7 +109,7 @@ pub fn as_json(id: SnapshotId, manifest: &Manifest) -> serde_json::Value {
         "tags": manifest.tags,
         "parent": manifest.parent.map(|parent| parent.to_string()),
         "reason": reason(&manifest.reason),
-        "instant": manifest.instant,
+        "instant": manifest.instant.to_string(),
         "complete": manifest.is_complete(),
         "skipped": manifest.skipped,
         "skipped_unlisted": manifest.unlisted,

@@ -8,9 +8,11 @@ use crate::cli::app::App;
 use crate::cli::config::dereference;
 use crate::cli::databases::DatabaseUrl;
 use crate::cli::error::usage;
-use crate::cli::targets::{self, DryRun, Going, database_in_place};
+use crate::cli::live::LiveArgs;
+use crate::cli::probe::ProbeArgs;
+use crate::cli::targets::{self, DryRun, Going, How, database_in_place};
 use crate::hint::{ErrorKind, Failure};
-use crate::snapshot::{Reason, RestoredInto, Snapshot, SourceRecord, Timeline};
+use crate::snapshot::{Overwrite, Reason, RestoredInto, Snapshot, SourceRecord, Timeline};
 use crate::source::{Extras, Kind};
 
 /// Go back to what was there before the last restore
@@ -26,6 +28,10 @@ pub struct Args {
     /// The database that was restored into, where coeval.toml does not name it
     #[arg(long, value_name = "URL")]
     database: Option<String>,
+    #[command(flatten)]
+    live: LiveArgs,
+    #[command(flatten)]
+    probe: ProbeArgs,
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
@@ -55,10 +61,12 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
             (_, place) => Going::files(&snapshot, source, place.map(Path::new), Extras::Delete),
         }
     };
-    let mut going =
-        snapshot.manifest.sources.iter().map(to).collect::<Result<Vec<_>, Failure>>()?;
+    let going = snapshot.manifest.sources.iter().map(to).collect::<Result<Vec<_>, Failure>>()?;
+    let rules = &args.live.rules(app)?;
+    let live = |going: Going| going.records(Overwrite::Always, Extras::Delete, rules);
+    let mut going: Vec<Going> = going.into_iter().map(live).collect();
     let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
-    targets::restore(&snapshot, &mut going, dry_run, app)
+    targets::restore(&snapshot, &mut going, &How { dry_run, rules, probe: &args.probe }, app)
 }
 
 /// The database that was restored into. The snapshot keeps its URL without the password, so that

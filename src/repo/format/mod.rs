@@ -32,6 +32,8 @@ pub mod name {
     pub const SESSIONS: &str = "sessions/";
     /// Folder of snapshots.
     pub const SNAPSHOTS: &str = "snapshots/";
+    /// Folder of what marks snapshots as forgotten.
+    pub const TOMBSTONES: &str = "tombstones/";
 
     /// `keys/<id>`
     pub fn key(id: KeyId) -> String {
@@ -52,6 +54,11 @@ pub mod name {
     /// `sessions/<id>`
     pub fn session(id: SnapshotId) -> String {
         format!("{SESSIONS}{id}")
+    }
+
+    /// `tombstones/<id>`
+    pub fn tombstone(id: SnapshotId) -> String {
+        format!("{TOMBSTONES}{id}")
     }
 
     /// `snapshots/<id>`

@@ -4,24 +4,28 @@
 //! Databases are changed in one transaction and compared with the snapshot by root hash before it
 //! commits; directories are staged, renamed into place, and compared afterwards.
 
+mod condition;
 mod error;
 mod links;
 mod owners;
+mod records;
+mod rows;
 mod rules;
 mod wanted;
 
+pub use condition::{Condition, ConditionError};
 pub use error::RestoreError;
+pub use records::{Follow, Kept, Pin, PinnedWith, RecordRules, Relatives, Stays};
 pub use rules::Overwrite;
 pub use wanted::KeyRange;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
-use wanted::{TreeChanges, Wanted};
+use wanted::{Expected, TreeChanges, Wanted};
 
 use super::capture::{self, CaptureOptions, Captured, Mode};
-use super::opened::{Snapshot, TreeRecord};
+use super::opened::{self, Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
@@ -43,8 +47,10 @@ pub struct Destination<'a> {
     pub selection: Selection,
     /// What becomes of entries that the snapshot does not have.
     pub extras: Extras,
-    /// What becomes of files that it has in another form.
+    /// What becomes of files and records that it has in another form.
     pub overwrite: Overwrite,
+    /// Which records, of a database, and which rows stay as they are.
+    pub records: RecordRules,
     /// Which paths, of files; others are as if neither side had them.
     pub paths: PathFilter,
     /// What the owners and groups of files were called, where they are to be those that are called
@@ -95,6 +101,8 @@ pub struct Restored {
     pub bytes_fetched: u64,
     /// The trees that were read again and have the root they must have.
     pub verified: Vec<VerifiedTree>,
+    /// What stayed as it was although the snapshot says otherwise.
+    pub kept: Vec<Kept>,
 }
 
 /// A tree of a target that was read again after the restore.
@@ -112,55 +120,107 @@ pub struct VerifiedTree {
     pub root: String,
 }
 
-/// What a restore would change. Nothing is stored, and the targets stay as they are.
+/// What a restore would do.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Planned {
+    /// What would be changed.
+    pub trees: Vec<TreePlan>,
+    /// What would stay as it is although the snapshot says otherwise.
+    pub kept: Vec<Kept>,
+    /// Why a database would refuse it.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// What keeps a database from being restored.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Conflict {
+    /// Which database.
+    pub source: String,
+    /// What it says.
+    pub reason: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// What a restore would change. Databases try it in a transaction that is rolled back. Nothing is
+/// stored, and the targets stay as they are.
 pub fn plan(
     snapshot: &Snapshot,
     destinations: &mut [Destination<'_>],
     ctx: &Context,
-) -> Result<Vec<TreePlan>, Failure> {
-    let mut plans = Vec::new();
+) -> Result<Planned, Failure> {
+    let mut planned = Planned::default();
     for destination in destinations {
         destination.target.begin(ctx)?;
-        let planned = plan_one(snapshot, destination, ctx);
+        let done = plan_one(snapshot, destination, &mut planned, ctx);
         destination.target.rollback()?;
-        plans.extend(planned?);
+        done?;
     }
-    Ok(plans)
+    Ok(planned)
 }
 
 fn plan_one(
     snapshot: &Snapshot,
     destination: &mut Destination<'_>,
+    planned: &mut Planned,
     ctx: &Context,
-) -> Result<Vec<TreePlan>, Failure> {
+) -> Result<(), Failure> {
     let wanted = Wanted::of(snapshot, destination, ctx)?;
     let source = destination.target.as_source();
     let present = source.begin(None, ctx)?;
     let trees = capture::capture_trees(wanted.to_scratch(), source, &present, None, ctx)?.trees;
     source.end()?;
-    let before = match destination.target.fit(&wanted.description, ctx)? {
+    let fit = destination.target.fit(&wanted.description, ctx)?;
+    let present = match fit {
         Fit::Kept => by_name(trees),
         Fit::Rebuilt => BTreeMap::new(),
     };
-    wanted
-        .trees
-        .iter()
-        .map(|record| {
-            let old = before.get(&record.info.name).copied();
-            let mut changes = Applied::default();
-            let mut bytes = 0;
+    let (kind, source) = (destination.kind, destination.name.clone());
+    let plan = |tree: &str| {
+        let (changes, tree) = (Applied::default(), tree.to_owned());
+        TreePlan { kind, source: source.clone(), tree, changes, bytes: 0 }
+    };
+    if kind != Kind::Database {
+        for record in &wanted.trees {
+            let old = present.get(&record.info.name).copied();
+            let mut plan = plan(&record.info.name);
             for difference in wanted.differences(record.tree, old) {
                 let difference = difference?;
-                changes.count(&difference);
-                bytes += new_bytes(&difference);
-                if destination.kind != Kind::Database && ctx.reporter.wants_entries() {
+                plan.count(&difference);
+                if ctx.reporter.wants_entries() {
                     ctx.report(entry_event(destination, &difference));
                 }
             }
-            let (kind, source) = (destination.kind, destination.name.clone());
-            Ok(TreePlan { kind, source, tree: record.info.name.clone(), changes, bytes })
-        })
-        .collect()
+            planned.trees.push(plan);
+        }
+        return Ok(());
+    }
+    let expected = wanted.expect(destination, &present, fit)?;
+    for (name, tree) in &expected.trees {
+        let mut plan = plan(name);
+        let old = present.get(name).copied();
+        for difference in tree::differences(&wanted.scratch, old, Some(*tree)) {
+            plan.count(&difference?);
+        }
+        planned.trees.push(plan);
+    }
+    planned.kept.extend(expected.kept.iter().cloned());
+    let changes = TreeChanges::new(&wanted, &present, &expected);
+    // Where everything is made anew, it is as it was when it was captured.
+    if fit == Fit::Kept
+        && let Err(refusal) = destination.target.apply(&changes, ctx)
+    {
+        let (reason, hint) = (refusal.to_string(), refusal.hint());
+        planned.conflicts.push(Conflict { source, reason, hint });
+    }
+    Ok(())
+}
+
+impl TreePlan {
+    fn count(&mut self, difference: &Difference) {
+        self.changes.count(difference);
+        self.bytes += new_bytes(difference);
+    }
 }
 
 /// Bytes that the target does not have at this place.
@@ -220,10 +280,11 @@ fn apply_all(
 ) -> Result<Restored, Failure> {
     let before = take_before(snapshot, destinations, options, ctx)?;
     let mut restored = Restored {
-        before: before.id,
+        before: before.snapshot.as_ref().map(|snapshot| snapshot.id),
         applied: Applied::default(),
         bytes_fetched: 0,
         verified: vec![],
+        kept: vec![],
     };
     let mut staged = Vec::new();
     for destination in destinations.iter_mut() {
@@ -253,7 +314,7 @@ fn apply_all(
 
 /// The present state of the targets, committed as a snapshot unless there is nothing in them.
 struct Before {
-    id: Option<SnapshotId>,
+    snapshot: Option<Snapshot>,
     trees: BTreeMap<(Kind, String), BTreeMap<String, Tree>>,
 }
 
@@ -277,7 +338,9 @@ fn take_before(
     let mode = Mode::CommitUnlessEmpty;
     let Captured { id, manifest, .. } =
         capture::capture(&snapshot.repo, &mut sources, options, mode, ctx)?;
-    let Some(id) = id else { return Ok(Before { id: None, trees: BTreeMap::new() }) };
+    let Some(id) = id else {
+        return Ok(Before { snapshot: None, trees: BTreeMap::new() });
+    };
     if let Some(skipped) = manifest.skipped.first() {
         return Err(RestoreError::CannotSave {
             item: skipped.item.clone(),
@@ -290,32 +353,35 @@ fn take_before(
     for source in &before.manifest.sources {
         trees.insert((source.kind, source.name.clone()), by_name(before.trees(source)?));
     }
-    Ok(Before { id: Some(id), trees })
+    Ok(Before { snapshot: Some(before), trees })
 }
 
-/// Stages the changes of one source; gives the trees that it must have afterwards.
+/// Stages the changes of one source; gives what its trees must be afterwards.
 fn apply_one(
     wanted: &Wanted<'_>,
     destination: &mut Destination<'_>,
     before: &Before,
     restored: &mut Restored,
     ctx: &Context,
-) -> Result<BTreeMap<String, Tree>, Failure> {
+) -> Result<Expected, Failure> {
     let fit = destination.target.fit(&wanted.description, ctx)?;
     let present = match fit {
         Fit::Kept => before.of(destination),
         Fit::Rebuilt if destination.selection == Selection::Everything => BTreeMap::new(),
         Fit::Rebuilt => return Err(RestoreError::StructureDiffers.into()),
     };
-    let expected = wanted.expected(&present)?;
-    let trees = wanted.trees.iter().map(|record| record.info.clone()).collect();
+    if fit == Fit::Rebuilt && before.snapshot.is_some() && !destination.records.pins.is_empty() {
+        return Err(RestoreError::CannotPin.into());
+    }
+    let expected = wanted.expect(destination, &present, fit)?;
     let left = leftovers(wanted, destination, ctx)?;
-    let bytes_fetched = AtomicU64::new(0);
-    let changes = TreeChanges { wanted, trees, present: &present, left, bytes_fetched };
+    let mut changes = TreeChanges::new(wanted, &present, &expected);
+    changes.left = left;
     let what = format!("restoring {}/{}", destination.kind.as_str(), destination.name);
     ctx.phase(what, None);
     restored.applied.add(destination.target.apply(&changes, ctx)?);
     restored.bytes_fetched += changes.bytes_fetched.into_inner();
+    restored.kept.extend(expected.kept.iter().cloned());
     Ok(expected)
 }
 
@@ -342,18 +408,23 @@ fn leftovers(
 fn verify(
     wanted: &Wanted<'_>,
     destination: &mut Destination<'_>,
-    expected: &BTreeMap<String, Tree>,
+    expected: &Expected,
     before: &Before,
     ctx: &Context,
 ) -> Result<Vec<VerifiedTree>, Failure> {
     let (kind, name) = (destination.kind, destination.name.clone());
     ctx.phase(format!("verifying {}/{name}", kind.as_str()), None);
-    let expected = &attainable(wanted, destination, expected, before)?;
+    let expected = &attainable(wanted, destination, &expected.trees, before)?;
     let source = destination.target.as_source();
     let mut description = source.begin(None, ctx)?;
     description.trees.retain(|info| expected.contains_key(&info.name));
     description.aids.clear();
-    let trees = capture::capture_trees(wanted.to_scratch(), source, &description, None, ctx)?.trees;
+    // A database was read under the same locks and can prove what it wrote since; of a directory,
+    // everything is read.
+    let parent = before.snapshot.as_ref().filter(|_| kind == Kind::Database);
+    let parent = opened::parent_source(parent, source);
+    let to = wanted.to_scratch();
+    let trees = capture::capture_trees(to, source, &description, parent.as_ref(), ctx)?.trees;
     source.end()?;
     let found = by_name(trees);
     expected

@@ -5,7 +5,7 @@ use crate::hint::Failure;
 use crate::source::{Entry, EntryError, Extras, PathFilter};
 use crate::tree::{Content, Difference, Key, Value};
 
-/// What a restore does about a file that the target has in another form.
+/// What a restore does about a file or record that the target has in another form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
     /// Makes it what the snapshot says.
@@ -69,7 +69,8 @@ impl Rules {
             return Ok(false);
         }
         if !self.is_files {
-            return Ok(new.is_some() || self.extras == Extras::Delete);
+            let overwrites = old.is_none() || self.overwrite != Overwrite::Never;
+            return Ok(if new.is_some() { overwrites } else { self.extras == Extras::Delete });
         }
         let is_in = |above: &Option<Key>| above.as_ref().is_some_and(|top| is_below(key, top));
         let Some(value) = new.as_ref().or(old.as_ref()) else { return Ok(false) };

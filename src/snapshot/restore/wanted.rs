@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::links::{self, Links, same, same_content};
-use super::rules::{Above, Rules};
+use super::records::{Kept, Records};
+use super::rows::Reader;
+use super::rules::{Above, Overwrite, Rules};
 use super::{Destination, RestoreError, Selection, owners};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -13,7 +15,7 @@ use crate::report::Event;
 use crate::snapshot::capture::{self, To};
 use crate::snapshot::manifest::SourceRecord;
 use crate::snapshot::opened::{self, Snapshot, TreeRecord};
-use crate::source::{Description, Kind, Owners, Plan, TreeInfo};
+use crate::source::{Description, Extras, Fit, Kind, Owners, Plan, TreeInfo};
 use crate::tree::{
     self, Change, Changes, Content, Difference, EachRun, Shape, Sought, Tree, Value,
 };
@@ -33,6 +35,9 @@ pub(super) struct Wanted<'s> {
     snapshot: &'s Snapshot,
     pub(super) description: Description,
     pub(super) trees: Vec<TreeRecord>,
+    /// All trees of the snapshot's source.
+    pub(super) all: Vec<TreeRecord>,
+    whole: bool,
     rules: Rules,
     /// Where trees of the restore are that are not in the repository.
     pub(super) scratch: Scratch<'s>,
@@ -48,10 +53,11 @@ impl<'s> Wanted<'s> {
         let description = snapshot.description(source)?;
         let all = snapshot.trees(source)?;
         let (mut trees, keys) = match &destination.selection {
-            Selection::Everything => (all, None),
-            Selection::Tree(name) => (pick(all, name), None),
-            Selection::Entries { tree, keys } => (pick(all, tree), Some(keys.clone())),
+            Selection::Everything => (all.clone(), None),
+            Selection::Tree(name) => (pick(&all, name), None),
+            Selection::Entries { tree, keys } => (pick(&all, tree), Some(keys.clone())),
         };
+        let whole = destination.selection == Selection::Everything;
         let Destination { kind, extras, overwrite, .. } = *destination;
         let (is_files, paths) = (kind != Kind::Database, destination.paths.clone());
         let rules = Rules { is_files, keys, paths, extras, overwrite };
@@ -67,7 +73,7 @@ impl<'s> Wanted<'s> {
                 *tree = owners::renumber(&scratch, &shape, *tree, owners, &rules, ctx)?;
             }
         }
-        Ok(Self { kind, snapshot, description, trees, rules, scratch })
+        Ok(Self { kind, snapshot, description, trees, all, whole, rules, scratch })
     }
 
     /// How the trees are cut and stored.
@@ -77,7 +83,7 @@ impl<'s> Wanted<'s> {
 
     /// Where trees are captured only to be compared.
     pub(super) fn to_scratch(&self) -> To<'_, 'static> {
-        To { reader: &self.snapshot.repo, writer: &self.scratch, watch: None }
+        To { reader: &self.snapshot.repo, writer: &self.scratch, watch: None, compare: false }
     }
 
     /// The differences of one tree that are wanted.
@@ -101,9 +107,25 @@ impl<'s> Wanted<'s> {
         })
     }
 
+    /// What the target will hold. `fit` says whether it is a database whose rows are still there.
+    pub(super) fn expect(
+        &self,
+        destination: &Destination<'_>,
+        present: &BTreeMap<String, Tree>,
+        fit: Fit,
+    ) -> Result<Expected, Failure> {
+        if self.kind != Kind::Database || fit == Fit::Rebuilt {
+            return Ok(Expected { trees: self.expected(present)?, kept: Vec::new() });
+        }
+        let reader = Reader::new(&self.scratch, self.shape()?);
+        let records = Records::new(&destination.records, self, &self.all, present, reader)?;
+        let (trees, kept) = records.settle(&destination.name)?;
+        Ok(Expected { trees, kept })
+    }
+
     /// The trees after the restore: the wanted ones, or, where not everything is restored, the
     /// present ones with the planned changes.
-    pub(super) fn expected(
+    fn expected(
         &self,
         present: &BTreeMap<String, Tree>,
     ) -> Result<BTreeMap<String, Tree>, Failure> {
@@ -112,7 +134,7 @@ impl<'s> Wanted<'s> {
         for record in &self.trees {
             let old = present.get(&record.info.name).copied();
             let Rules { is_files, .. } = self.rules;
-            let tree = if self.rules.take_everything() || old.is_none() && self.rules.take_all() {
+            let tree = if self.takes_all(old) {
                 record.tree
             } else {
                 let changes = self.changes(record.tree, old);
@@ -128,6 +150,44 @@ impl<'s> Wanted<'s> {
             expected.insert(record.info.name.clone(), tree);
         }
         Ok(expected)
+    }
+
+    /// Whether all of the source was asked for.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Whether a tree will be as the snapshot says, given what the target has in its place.
+    pub(super) fn takes_all(&self, old: Option<Tree>) -> bool {
+        self.rules.take_everything() || old.is_none() && self.rules.take_all()
+    }
+
+    /// What becomes of entries that the snapshot does not have.
+    pub(super) fn extras(&self) -> Extras {
+        self.rules.extras
+    }
+
+    /// Whether entries that are there in another form are replaced.
+    pub(super) fn replaces(&self) -> bool {
+        self.rules.overwrite != Overwrite::Never
+    }
+
+    /// Whether only some keys are wanted.
+    pub(super) fn has_keys(&self) -> bool {
+        self.rules.keys.is_some()
+    }
+
+    /// Whether this one is.
+    pub(super) fn has_key(&self, key: &[u8]) -> bool {
+        self.rules.keys.as_ref().is_none_or(|keys| keys.contains(key))
+    }
+
+    /// What the wanted keys begin with.
+    pub(super) fn prefix(&self) -> &[u8] {
+        match &self.rules.keys {
+            None => &[],
+            Some(KeyRange::Exactly(key) | KeyRange::Below(key)) => key,
+        }
     }
 
     /// The changes of one tree, with contents as the repository stores them.
@@ -169,8 +229,8 @@ pub(super) fn is_below(key: &[u8], above: &[u8]) -> bool {
     above.is_empty() || key.strip_prefix(above).is_some_and(|rest| rest.first() == Some(&0))
 }
 
-fn pick(all: Vec<TreeRecord>, name: &str) -> Vec<TreeRecord> {
-    all.into_iter().filter(|record| record.info.name == name).collect()
+fn pick(all: &[TreeRecord], name: &str) -> Vec<TreeRecord> {
+    all.iter().filter(|record| record.info.name == name).cloned().collect()
 }
 
 /// A source of a snapshot by kind and name.
@@ -196,10 +256,31 @@ pub(super) struct TreeChanges<'a> {
     pub(super) wanted: &'a Wanted<'a>,
     pub(super) trees: Vec<TreeInfo>,
     pub(super) present: &'a BTreeMap<String, Tree>,
+    pub(super) expected: &'a Expected,
     /// What a restore that was cut short left.
     pub(super) left: Option<Tree>,
     /// Bytes of contents that came from the repository.
     pub(super) bytes_fetched: AtomicU64,
+}
+
+/// What a target will hold.
+pub(super) struct Expected {
+    /// The nodes are where [`Wanted::scratch`] finds them.
+    pub(super) trees: BTreeMap<String, Tree>,
+    /// What stays as it is.
+    pub(super) kept: Vec<Kept>,
+}
+
+impl<'a> TreeChanges<'a> {
+    pub(super) fn new(
+        wanted: &'a Wanted<'a>,
+        present: &'a BTreeMap<String, Tree>,
+        expected: &'a Expected,
+    ) -> Self {
+        let has = |record: &&TreeRecord| expected.trees.contains_key(&record.info.name);
+        let trees = wanted.all.iter().filter(has).map(|record| record.info.clone()).collect();
+        Self { wanted, trees, present, expected, left: None, bytes_fetched: AtomicU64::new(0) }
+    }
 }
 
 impl Plan for TreeChanges<'_> {
@@ -212,11 +293,15 @@ impl Plan for TreeChanges<'_> {
     }
 
     fn changes<'a>(&'a self, tree: &TreeInfo) -> Result<Changes<'a>, Failure> {
+        let old = self.present.get(&tree.name).copied();
+        if self.wanted.kind == Kind::Database {
+            let new = self.expected.trees.get(&tree.name).copied();
+            return Ok(tree::diff(&self.wanted.scratch, old, new));
+        }
         let Some(record) = self.wanted.trees.iter().find(|record| record.info.name == tree.name)
         else {
             return Ok(Box::new(std::iter::empty()));
         };
-        let old = self.present.get(&tree.name).copied();
         Ok(self.wanted.changes(record.tree, old))
     }
 

@@ -120,6 +120,7 @@ impl<'a> Capture<'a> {
         let Some(found) = self.walk.take() else { return Ok(None) };
         self.count();
         self.seen.numbers.note(found.stat.st_uid, found.stat.st_gid);
+        self.seen.state.note(self.walk.key(), &found.stat);
         let first = self.links.first(&found.stat).map_err(spool_error)?;
         let first = first.as_ref().map(|first| first.key.as_slice());
         Fingerprint::of(&found.stat).linked_to(first).write_to(&mut self.now);

@@ -365,6 +365,17 @@ impl Fingerprint {
         self.ctime.seconds < first && !(first..=last).contains(&self.mtime.seconds)
     }
 
+    /// Whether the file changed so shortly before `start` that one more change then may have left
+    /// the same times: within some ticks of the kernel's clock, or, where the file system keeps
+    /// whole seconds, two of them.
+    pub(super) fn is_young(&self, start: Timestamp) -> bool {
+        const TICKS: Duration = Duration::from_millis(50);
+        if self.ctime.nanoseconds == 0 {
+            return !self.is_trusted(start, start);
+        }
+        self.ctime > start || start.since(self.ctime) < TICKS
+    }
+
     /// Replaces what is in `bytes` by the fingerprint.
     pub(super) fn write_to(&self, bytes: &mut Vec<u8>) {
         bytes.clear();

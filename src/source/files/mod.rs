@@ -30,11 +30,15 @@ mod write;
 mod tests;
 
 use std::ffi::OsString;
+use std::hash::Hasher as _;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustix::fs::Stat;
 use serde::{Deserialize, Serialize};
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 pub use directory::Directory;
 pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
@@ -43,15 +47,18 @@ pub use path::{display_key, escape, key_of, parse_key};
 pub use select::{PathFilter, PathList, ResolvedList, patterns_in};
 
 use self::capture::Capture;
+use self::entry::Fingerprint;
 use self::owners::Numbers;
 use self::reading::Unread;
 use self::select::{LeftOutKeys, List, Selection};
 use self::spool::Spool;
 use self::walk::Walk;
-use super::{Delta, Description, Kind, Parent, Source, TreeInfo};
+use super::{Delta, Description, Glance, Kind, Parent, Source, TreeInfo};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::id::{hex, unhex};
+use crate::report::Silent;
+use crate::time::Timestamp;
 use crate::tree::{Change, Changes, Content, Value};
 
 /// The tree of all entries.
@@ -119,6 +126,8 @@ struct Seen {
     complete: bool,
     /// All owners.
     numbers: Numbers,
+    /// What `stat` said of everything.
+    state: State,
 }
 
 /// What the description says of the source, so that it can be read in the same way elsewhere.
@@ -287,7 +296,8 @@ impl Files {
             walk.expect_nothing();
         }
         let complete = before.is_none();
-        let seen = Seen { spool: Spool::new(), complete, numbers: Numbers::default() };
+        let state = State::new(start);
+        let seen = Seen { spool: Spool::new(), complete, numbers: Numbers::default(), state };
         let seen = self.seen.insert(seen);
         let unread = self.unread.clone();
         Ok(Box::new(Capture::new(walk, before, seen, unread, start, ctx)))
@@ -392,6 +402,59 @@ impl Source for Files {
     fn end(&mut self) -> Result<(), Failure> {
         self.seen = None;
         Ok(())
+    }
+
+    fn glance(&mut self, ctx: &Context) -> Result<Glance, Failure> {
+        // What is passed over is reported when it is captured.
+        let quiet = Context { reporter: Arc::new(Silent), ..ctx.clone() };
+        let mut state = State::new(ctx.clock.now());
+        let root = walk::open_root(&self.root)?;
+        let mut walk = Walk::new(root, &mut self.selection, &quiet)
+            .map_err(|source| FilesError::Root { path: self.root.clone(), source })?;
+        while walk.peek().is_some() {
+            ctx.check_cancelled()?;
+            let Some(found) = walk.take() else { break };
+            state.note(walk.key(), &found.stat);
+            walk.pass(&found);
+        }
+        walk.finish()?;
+        Ok(state.glance())
+    }
+
+    fn glance_of_read(&self) -> Glance {
+        self.seen.as_ref().map_or(Glance::Unable, |seen| seen.state.glance())
+    }
+}
+
+/// What `stat` says of everything, in a digest.
+#[derive(Debug)]
+struct State {
+    digest: SipHasher13,
+    start: Timestamp,
+    /// Whether something changed so shortly before that a further change may leave the same time.
+    unsettled: bool,
+    fingerprint: Vec<u8>,
+}
+
+impl State {
+    fn new(start: Timestamp) -> Self {
+        Self { digest: SipHasher13::new(), start, unsettled: false, fingerprint: Vec::new() }
+    }
+
+    fn note(&mut self, key: &[u8], stat: &Stat) {
+        let fingerprint = Fingerprint::of(stat);
+        self.unsettled |= fingerprint.is_young(self.start);
+        fingerprint.write_to(&mut self.fingerprint);
+        self.digest.write_usize(key.len());
+        self.digest.write(key);
+        self.digest.write(&self.fingerprint);
+    }
+
+    fn glance(&self) -> Glance {
+        if self.unsettled {
+            return Glance::Unsettled;
+        }
+        Glance::State(self.digest.finish128().as_u128())
     }
 }
 

@@ -587,7 +587,8 @@ fn a_file_that_cannot_be_opened_is_listed_and_left_out() {
     assert_eq!(walk.peek().unwrap(), b"f");
     fs::remove_file(&path).unwrap();
     symlink("/etc/passwd", &path).unwrap();
-    let mut seen = Seen { spool: Spool::new(), complete: true, numbers: Numbers::default() };
+    let state = State::new(later().clock.now());
+    let mut seen = Seen { spool: Spool::new(), complete: true, numbers: Numbers::default(), state };
     let start = ctx.clock.now();
     assert_eq!(Capture::new(walk, None, &mut seen, Unread::default(), start, &ctx).count(), 0);
     assert_eq!(recorder.skipped(), ["f"]);

@@ -17,6 +17,7 @@ use super::connect::{CopyIn, Db};
 use super::copytext::{push_field, push_line};
 use super::error::PostgresError;
 use super::foreign;
+use super::proof::{self, Keys, Touched, Written};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::source::{Applied, Plan, TreeInfo};
@@ -34,15 +35,20 @@ struct Staged<'t> {
     puts: u64,
     /// What [`Staged::relocate`] removed, to be inserted again.
     moved: u64,
+    /// Rows that were not there.
+    inserted: u64,
+    /// The keys of the deletions.
+    keys: Keys,
 }
 
-/// Brings tables that are there from their present rows to the wanted ones.
+/// Brings tables that are there from their present rows to the wanted ones. Says what was written,
+/// where that proves what is in them now.
 pub(super) fn update(
     db: &mut Db,
     tables: &[Table],
     plan: &dyn Plan,
     ctx: &Context,
-) -> Result<Applied, Failure> {
+) -> Result<(Applied, Option<Written>), Failure> {
     let references = catalog::references(db)?;
     let mut staged = Vec::new();
     for tree in plan.trees() {
@@ -76,9 +82,10 @@ pub(super) fn update(
         ctx.check_cancelled()?;
         applied.updated += staged.update(db)?;
     }
-    for staged in &staged {
+    for staged in &mut staged {
         ctx.check_cancelled()?;
-        applied.inserted += staged.insert(db)?.saturating_sub(staged.moved);
+        staged.inserted = staged.insert(db)?.saturating_sub(staged.moved);
+        applied.inserted += staged.inserted;
     }
     if silent {
         db.execute("applying the changes", "SET LOCAL session_replication_role = origin")?;
@@ -88,11 +95,9 @@ pub(super) fn update(
         db.execute("checking the constraints", "SET CONSTRAINTS ALL IMMEDIATE")?;
     }
     db.execute("applying the changes", "SET LOCAL search_path = ''")?;
-    for staged in &staged {
-        let drop = format!("DROP TABLE {}, {}", staged.put_table(), staged.deletion_table());
-        db.execute("applying the changes", &drop)?;
-    }
-    Ok(applied)
+    let proven = silent && !proof::something_runs_always(db)?;
+    let tables = staged.into_iter().map(Staged::touched).collect();
+    Ok((applied, proven.then_some(Written { tables })))
 }
 
 /// Fills one table that was just made.
@@ -187,7 +192,15 @@ impl<'t> Staged<'t> {
             return Ok(None);
         }
         ctx.phase(format!("restoring table {}", table.tree), None);
-        let mut staged = Self { table, number, deletions: 0, puts: 0, moved: 0 };
+        let mut staged = Self {
+            table,
+            number,
+            deletions: 0,
+            puts: 0,
+            moved: 0,
+            inserted: 0,
+            keys: Keys::default(),
+        };
         staged.create(db)?;
         let mut spool = tempfile::spooled_tempfile(SPOOL);
         let columns = table.stored("");
@@ -201,6 +214,7 @@ impl<'t> Staged<'t> {
             } else {
                 staged.deletions += 1;
                 staged.spool_deletion(&mut spool, &change.key)?;
+                staged.keys.push(&change.key).map_err(|error| staged.spool_failed(error))?;
             }
         }
         copy.finish()?;
@@ -414,6 +428,27 @@ impl<'t> Staged<'t> {
             self.put_table(),
         );
         db.execute(&format!("inserting into table {}", self.table.tree), &sql)
+    }
+
+    /// What the look at the table after the restore has to know.
+    fn touched(self) -> Touched {
+        let survivors = if self.is_keyless() {
+            String::new()
+        } else {
+            format!(
+                "FROM ONLY {} AS t JOIN {} AS s ON {} WHERE true",
+                self.table.sql(),
+                self.deletion_table(),
+                self.same_key()
+            )
+        };
+        Touched {
+            tree: self.table.tree.clone(),
+            deleted: self.deletions,
+            inserted: self.inserted,
+            keys: self.keys,
+            survivors,
+        }
     }
 
     fn is_keyless(&self) -> bool {

@@ -2,6 +2,7 @@
 //! else through an external sort.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::vec;
 
 use bytes::Bytes;
@@ -10,22 +11,36 @@ use super::super::key;
 use super::super::record::{Field, Form, KeyKind, RowWriter};
 use super::super::sort::{BUDGET, Duplicates, SortError, Sorter, push_keyless};
 use super::catalog::{Table, ident};
-use super::connect::{CopyOut, Db};
+use super::connect::{CopyOut, Db, Login};
 use super::copytext::row_of_line;
 use super::error::PostgresError;
+use super::ranges::{self, Ranges};
 use super::slot::Keys;
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::tree::{Change, Changes, Content};
 
-/// All rows of a table, as changes against an empty tree.
+/// All rows of a table, as changes against an empty tree: through several connections where the
+/// table is large, the server can sort it, and `shared` names a snapshot that they can share.
 pub(super) fn rows<'a>(
     db: &'a mut Db,
     table: &Table,
     encoding: &str,
+    shared: Option<(&Arc<Login>, &str)>,
     ctx: &'a Context,
 ) -> Result<Changes<'a>, Failure> {
     let order = table.server_order(encoding);
+    let plan = match (&order, shared) {
+        (Some(order), Some((login, snapshot))) => {
+            ranges::plan(db, login, snapshot, table, order, ctx)?
+        }
+        _ => None,
+    };
+    if let Some(plan) = plan {
+        let feed = Feed::Ranges(plan.start()?);
+        let tree = table.tree.clone();
+        return Ok(Box::new(Ordered { feed, tree, ctx, last: Vec::new(), over: false }));
+    }
     let sql = format!(
         "COPY (SELECT {} FROM ONLY {} {}) TO STDOUT",
         table.stored("").join(", "),
@@ -33,8 +48,12 @@ pub(super) fn rows<'a>(
         order.as_deref().unwrap_or_default()
     );
     let lines = Lines::new(db.copy_out(&format!("reading table {}", table.tree), &sql)?);
-    let ordered = Ordered { lines, rows: Rows::new(table), ctx, last: Vec::new(), over: false };
-    if order.is_some() { Ok(Box::new(ordered)) } else { ordered.sort(table.header.key_kind) }
+    let rows = Rows::new(table);
+    if order.is_none() {
+        return sort(lines, rows, table.header.key_kind, ctx);
+    }
+    let (feed, tree) = (Feed::Lines(lines, rows), table.tree.clone());
+    Ok(Box::new(Ordered { feed, tree, ctx, last: Vec::new(), over: false }))
 }
 
 /// The rows with some keys as they are now, and the absence of those that are not there.
@@ -189,7 +208,7 @@ impl Rows {
     }
 
     /// The key and the row of a line.
-    fn entry(&mut self, line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), PostgresError> {
+    pub(super) fn entry(&mut self, line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), PostgresError> {
         let row = self.row(line)?.to_vec();
         let mut key = Vec::with_capacity(16);
         key::push_of_row(&mut key, &row, &self.key_fields)
@@ -198,10 +217,16 @@ impl Rows {
     }
 }
 
+/// Where sorted records come from.
+enum Feed<'a> {
+    Lines(Lines<'a>, Rows),
+    Ranges(Ranges),
+}
+
 /// Rows that the server has sorted by their keys. It is checked that they are.
 struct Ordered<'a> {
-    lines: Lines<'a>,
-    rows: Rows,
+    feed: Feed<'a>,
+    tree: String,
     ctx: &'a Context,
     last: Vec<u8>,
     over: bool,
@@ -209,34 +234,46 @@ struct Ordered<'a> {
 
 impl Ordered<'_> {
     fn step(&mut self) -> Result<Option<Change>, Failure> {
-        let Some(line) = self.lines.next(self.ctx)? else { return Ok(None) };
-        let (key, row) = self.rows.entry(&line)?;
+        let entry = match &mut self.feed {
+            Feed::Lines(lines, rows) => match lines.next(self.ctx)? {
+                Some(line) => Some(rows.entry(&line)?),
+                None => None,
+            },
+            Feed::Ranges(ranges) => ranges.next(self.ctx)?,
+        };
+        let Some((key, row)) = entry else { return Ok(None) };
         // No key is empty, so the first one is always greater.
         if key <= self.last {
-            return Err(PostgresError::Order { table: self.rows.tree.clone() }.into());
+            return Err(PostgresError::Order { table: self.tree.clone() }.into());
         }
         self.last.clone_from(&key);
         Ok(Some(Change::put(key, Vec::new(), Content::Inline(row))))
     }
+}
 
-    fn sort<'s>(mut self, kind: KeyKind) -> Result<Changes<'s>, Failure> {
-        let keyed = kind == KeyKind::Primary;
-        let mut sorter =
-            Sorter::new(BUDGET, if keyed { Duplicates::Refuse } else { Duplicates::Number });
-        while let Some(line) = self.lines.next(self.ctx)? {
-            if keyed {
-                let (key, row) = self.rows.entry(&line)?;
-                sorter.push(&key, &row)?;
-            } else {
-                push_keyless(&mut sorter, self.rows.row(&line)?)?;
-            }
+/// Sorts what the server cannot.
+fn sort<'s>(
+    mut lines: Lines<'_>,
+    mut rows: Rows,
+    kind: KeyKind,
+    ctx: &Context,
+) -> Result<Changes<'s>, Failure> {
+    let keyed = kind == KeyKind::Primary;
+    let mut sorter =
+        Sorter::new(BUDGET, if keyed { Duplicates::Refuse } else { Duplicates::Number });
+    while let Some(line) = lines.next(ctx)? {
+        if keyed {
+            let (key, row) = rows.entry(&line)?;
+            sorter.push(&key, &row)?;
+        } else {
+            push_keyless(&mut sorter, rows.row(&line)?)?;
         }
-        let change = |entry: Result<(Vec<u8>, Vec<u8>), SortError>| {
-            let (key, row) = entry?;
-            Ok(Change::put(key, Vec::new(), Content::Inline(row)))
-        };
-        Ok(Box::new(sorter.finish()?.map(change)))
     }
+    let change = |entry: Result<(Vec<u8>, Vec<u8>), SortError>| {
+        let (key, row) = entry?;
+        Ok(Change::put(key, Vec::new(), Content::Inline(row)))
+    };
+    Ok(Box::new(sorter.finish()?.map(change)))
 }
 
 impl Iterator for Ordered<'_> {

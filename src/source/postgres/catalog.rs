@@ -56,6 +56,7 @@ pub(super) enum Watched {
 }
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "these are columns of the answer")]
 struct RawTable {
     oid: i64,
     schema: String,

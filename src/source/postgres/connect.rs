@@ -89,6 +89,30 @@ impl Login {
         })
     }
 
+    /// One more connection, which reads as of a snapshot that another one named.
+    pub(super) async fn join(&self, snapshot: &str) -> Result<PgConnection, PostgresError> {
+        let connected =
+            tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options));
+        let timed_out = |_elapsed| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+        let mut connection =
+            connected.await.unwrap_or_else(timed_out).map_err(|error| self.refused(error))?;
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+             SET TRANSACTION SNAPSHOT '{snapshot}'"
+        );
+        // Statements that are sent together are one transaction, so the settings go first.
+        for statements in [SETTINGS.to_owned(), begin] {
+            let done = sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await;
+            done.map_err(|error| failed("preparing a further connection", error))?;
+        }
+        Ok(connection)
+    }
+
+    fn refused(&self, error: sqlx::Error) -> PostgresError {
+        let database = self.database().to_owned();
+        PostgresError::Connect { host: self.host(), database, error }
+    }
+
     /// The host name, or the directory of the socket.
     pub(super) fn host(&self) -> String {
         match self.options.get_socket() {
@@ -138,11 +162,7 @@ impl Db {
         });
         let timed_out = |_elapsed| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
         let connection =
-            connection.unwrap_or_else(timed_out).map_err(|error| PostgresError::Connect {
-                host: login.host(),
-                database: login.database().to_owned(),
-                error,
-            })?;
+            connection.unwrap_or_else(timed_out).map_err(|error| login.refused(error))?;
         let mut db = Self { runtime, connection, streaming: false };
         db.execute("preparing the connection", SETTINGS)?;
         Ok(db)
@@ -236,7 +256,7 @@ impl Db {
     }
 }
 
-fn failed(doing: &str, error: sqlx::Error) -> PostgresError {
+pub(super) fn failed(doing: &str, error: sqlx::Error) -> PostgresError {
     PostgresError::Statement { doing: doing.to_owned(), error }
 }
 

@@ -153,6 +153,21 @@ pub enum PostgresError {
         /// How many rows.
         count: u64,
     },
+    /// The table does not hold what was written into it.
+    #[error(
+        "table {table} has {found} rows after the restore where it must have {expected}, and \
+         {survivors} of those that must be gone"
+    )]
+    Unproven {
+        /// Which table.
+        table: String,
+        /// How many rows it must have.
+        expected: u64,
+        /// How many it has.
+        found: u64,
+        /// How many rows are there that were deleted.
+        survivors: u64,
+    },
     /// A deletion of a row that is not there, or a change of one.
     #[error(
         "table {table} changed while it was restored: {expected} rows to delete, {found} found"
@@ -247,10 +262,14 @@ impl Hint for PostgresError {
             }
             Self::Orphans { .. } => {
                 "restore the whole database rather than a part, and exclude no table that refers \
-                 to a restored one"
+                 to a restored one; --no-keep-live restores sessions and tokens, too"
             }
             Self::Order { .. } => "rebuild the table's primary key with `REINDEX`",
             Self::Deletions { .. } => "nothing was changed; try again",
+            Self::Unproven { .. } => {
+                "the database was rolled back and is as before; look for triggers, rules or \
+                 functions in constraints that write to the table"
+            }
             Self::Connect { .. } | Self::Statement { .. } => return self.hint_of_code(),
             Self::Header(error) => return error.hint(),
             Self::Row { source, .. } => return source.hint(),

@@ -20,6 +20,8 @@ mod decoding;
 mod error;
 mod foreign;
 mod position;
+mod proof;
+mod ranges;
 mod session;
 mod setup;
 mod slot;
@@ -27,6 +29,7 @@ mod transactions;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSetBuilder};
 
@@ -38,9 +41,9 @@ pub(crate) use transactions::{CHANGES, COMMITS, Commit, Logged};
 
 use self::connect::{Db, Login};
 use self::position::Position;
-use self::session::{Config, Purpose, Session};
+use self::session::{Config, Following, Purpose, Session};
 use self::slot::Dirty;
-use super::record::{self, DatabaseHeader};
+use super::record;
 use super::{Applied, Delta, Description, Fit, Kind, Parent, Plan, Source, Target, TreeInfo};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -87,7 +90,7 @@ impl Postgres {
         let exclude = exclude.build();
         let exclude =
             exclude.map_err(|source| PostgresError::Pattern { pattern: patterns(), source })?;
-        let login = Login::parse(name, url)?;
+        let login = Arc::new(Login::parse(name, url)?);
         let digest = record::hash_json(&options.exclude_tables);
         let PostgresOptions { pg_dump, slot, .. } = options;
         let name = name.to_owned();
@@ -111,9 +114,9 @@ impl Postgres {
         Ok(answer)
     }
 
-    /// A connection: the one that the last read left, or a new one.
+    /// A connection: the one that the last read left, if the server still knows it, or a new one.
     fn connect(&mut self) -> Result<Db, PostgresError> {
-        match self.idle.take() {
+        match self.idle.take().and_then(Db::reset) {
             Some(db) => Ok(db),
             None => Db::open(&self.config.login),
         }
@@ -131,22 +134,13 @@ impl Postgres {
         let now = position::now(&mut db)?.filter(|now| now.sees_the_same_as(position));
         let found = match now {
             Some(now) => {
-                let mut header = DatabaseHeader::from_json(&description.header)
-                    .map_err(PostgresError::Header)?;
-                // Numbers are handed out also by transactions that come to nothing.
-                header.sequences = catalog::sequences(&mut db)?;
+                let header = session::unchanged_header(&mut db, description)?;
                 let mut position = position.clone();
                 if position.log.is_none() {
                     // From here on a slot that was made since can be followed.
-                    session::follow_log(
-                        &self.config,
-                        &mut db,
-                        &mut position,
-                        &now,
-                        &[],
-                        None,
-                        ctx,
-                    )?;
+                    let config = &self.config;
+                    let following = Following { config, now: &now, tables: &[], then: None };
+                    following.read(&mut db, &mut position, ctx)?;
                 }
                 let notes = [(position::NOTE.to_owned(), position.to_note())].into();
                 let trees = description.trees.clone();
@@ -198,14 +192,16 @@ impl Source for Postgres {
         parent: Option<&dyn Parent>,
         ctx: &Context,
     ) -> Result<Description, Failure> {
-        // Within a restore, its own transaction is read.
+        let parent = parent.map(Parent::description).transpose()?.and_then(|description| {
+            let position = Position::of_note(description.notes.get(position::NOTE)?)?;
+            Some((description, position))
+        });
+        let parent = parent.filter(|(_, position)| position.options == self.config.options);
+        self.unchanged = false;
+        // Within a restore, its own transaction is read: what was committed before it had its locks
+        // is all that there is until it writes.
         if !self.is_restoring() {
             self.close();
-            let parent = parent.map(Parent::description).transpose()?.and_then(|description| {
-                let position = Position::of_note(description.notes.get(position::NOTE)?)?;
-                Some((description, position))
-            });
-            let parent = parent.filter(|(_, position)| position.options == self.config.options);
             if let Some(parent) = &parent
                 && let Some(description) = self.find_unchanged(parent, ctx)?
             {
@@ -213,12 +209,21 @@ impl Source for Postgres {
                 return Ok(description);
             }
             let db = self.connect()?;
-            let mut session = Session::open(&self.config, db, Purpose::Capture)?;
-            session.follow(&self.config, parent, ctx)?;
-            self.session = Some(session);
+            self.session = Some(Session::open(&self.config, db, Purpose::Capture)?);
         }
-        let Self { config, session, .. } = self;
+        let Self { config, session, unchanged, .. } = self;
         let session = session.as_mut().ok_or_else(|| config.not_open("reading"))?;
+        if session.purpose == Purpose::Restore {
+            if let Some(parent) = parent.filter(|_| session.is_untouched()) {
+                if let Some(description) = session.find_unchanged(&parent)? {
+                    *unchanged = true;
+                    return Ok(description);
+                }
+                session.follow(config, Some(parent), ctx)?;
+            }
+        } else {
+            session.follow(config, parent, ctx)?;
+        }
         Ok(session.describe(config, ctx)?)
     }
 
@@ -237,15 +242,24 @@ impl Source for Postgres {
             return Ok(Delta::Everything(since.changed.transactions.aid(&tree.name)?));
         }
         let table = session.table(&tree.name)?.clone();
+        // After a restore has written, the parent is what was read under its locks before.
+        if let (Some(written), Some(parent)) = (&mut session.written, parent)
+            && let Some(before) = parent.count(&tree.name)?
+            && let Some(changes) = written.changes(&mut session.db, &table, before, ctx)?
+        {
+            return Ok(Delta::SinceParent(changes));
+        }
         let encoding = session.server.encoding.clone();
-        let (db, dirty) = session.dirty(&tree.name)?;
+        let snapshot = session.snapshot.clone();
+        let (db, dirty) = session.dirty(&tree.name);
         match dirty.filter(|_| parent.is_some()) {
             Some(Dirty::Nothing) => Ok(Delta::SinceParent(Box::new(std::iter::empty()))),
             Some(Dirty::Keys(keys)) => {
                 Ok(Delta::SinceParent(Box::new(capture::again(db, table, keys, ctx))))
             }
             Some(Dirty::Everything) | None => {
-                Ok(Delta::Everything(capture::rows(db, &table, &encoding, ctx)?))
+                let shared = snapshot.as_deref().map(|snapshot| (&config.login, snapshot));
+                Ok(Delta::Everything(capture::rows(db, &table, &encoding, shared, ctx)?))
             }
         }
     }

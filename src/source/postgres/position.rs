@@ -118,7 +118,8 @@ impl Visible {
     /// Whether a transaction is seen, given the lower half of its number as the log has it.
     pub(super) fn sees(&self, xid: u32) -> bool {
         // The number next to `xmax` that ends like this.
-        let distance = i64::from(xid.wrapping_sub(self.xmax as u32).cast_signed());
+        let lower = u32::try_from(self.xmax & u64::from(u32::MAX)).unwrap_or(0);
+        let distance = i64::from(xid.wrapping_sub(lower).cast_signed());
         let xid = self.xmax.wrapping_add_signed(distance);
         xid < self.xmin || xid < self.xmax && !self.in_progress.contains(&xid)
     }
@@ -148,7 +149,7 @@ impl TryFrom<String> for Visible {
 
 impl From<Visible> for String {
     fn from(visible: Visible) -> Self {
-        let list: Vec<String> = visible.in_progress.iter().map(u64::to_string).collect();
+        let list: Vec<Self> = visible.in_progress.iter().map(u64::to_string).collect();
         format!("{}:{}:{}", visible.xmin, visible.xmax, list.join(","))
     }
 }
@@ -232,56 +233,59 @@ impl Position {
     }
 }
 
+/// Catalogues of what belongs to a relation, which may be a temporary one, and the column that
+/// names it. Numbers below 16384 are the server's own.
+const OF_RELATIONS: [(&str, &str); 13] = [
+    ("pg_attrdef", "adrelid"),
+    ("pg_attribute", "attrelid"),
+    ("pg_class", "oid"),
+    ("pg_constraint", "conrelid"),
+    ("pg_foreign_table", "ftrelid"),
+    ("pg_index", "indrelid"),
+    ("pg_inherits", "inhrelid"),
+    ("pg_partitioned_table", "partrelid"),
+    ("pg_policy", "polrelid"),
+    ("pg_rewrite", "ev_class"),
+    ("pg_sequence", "seqrelid"),
+    ("pg_statistic_ext", "stxrelid"),
+    ("pg_trigger", "tgrelid"),
+];
+/// The same of what belongs to no relation.
+const OTHERS: [(&str, &str); 29] = [
+    ("pg_aggregate", "aggfnoid"),
+    ("pg_am", "oid"),
+    ("pg_amop", "oid"),
+    ("pg_amproc", "oid"),
+    ("pg_cast", "oid"),
+    ("pg_collation", "oid"),
+    ("pg_conversion", "oid"),
+    ("pg_default_acl", "oid"),
+    ("pg_description", "objoid"),
+    ("pg_enum", "oid"),
+    ("pg_event_trigger", "oid"),
+    ("pg_extension", "oid"),
+    ("pg_foreign_data_wrapper", "oid"),
+    ("pg_foreign_server", "oid"),
+    ("pg_language", "oid"),
+    ("pg_opclass", "oid"),
+    ("pg_operator", "oid"),
+    ("pg_opfamily", "oid"),
+    ("pg_proc", "oid"),
+    ("pg_publication", "oid"),
+    ("pg_publication_rel", "oid"),
+    ("pg_range", "rngtypid"),
+    ("pg_seclabel", "objoid"),
+    ("pg_transform", "oid"),
+    ("pg_ts_config", "oid"),
+    ("pg_ts_config_map", "mapcfg"),
+    ("pg_ts_dict", "oid"),
+    ("pg_ts_parser", "oid"),
+    ("pg_ts_template", "oid"),
+];
+
 /// A text that changes with every statement that changes the structure: the versions of the rows
 /// of the catalogue that belong to the application.
 pub(super) fn structure(db: &mut Db) -> Result<String, PostgresError> {
-    // What names the owner of each row, which is the server's own below 16384.
-    const OF_RELATIONS: [(&str, &str); 13] = [
-        ("pg_attrdef", "adrelid"),
-        ("pg_attribute", "attrelid"),
-        ("pg_class", "oid"),
-        ("pg_constraint", "conrelid"),
-        ("pg_foreign_table", "ftrelid"),
-        ("pg_index", "indrelid"),
-        ("pg_inherits", "inhrelid"),
-        ("pg_partitioned_table", "partrelid"),
-        ("pg_policy", "polrelid"),
-        ("pg_rewrite", "ev_class"),
-        ("pg_sequence", "seqrelid"),
-        ("pg_statistic_ext", "stxrelid"),
-        ("pg_trigger", "tgrelid"),
-    ];
-    const OTHERS: [(&str, &str); 29] = [
-        ("pg_aggregate", "aggfnoid"),
-        ("pg_am", "oid"),
-        ("pg_amop", "oid"),
-        ("pg_amproc", "oid"),
-        ("pg_cast", "oid"),
-        ("pg_collation", "oid"),
-        ("pg_conversion", "oid"),
-        ("pg_default_acl", "oid"),
-        ("pg_description", "objoid"),
-        ("pg_enum", "oid"),
-        ("pg_event_trigger", "oid"),
-        ("pg_extension", "oid"),
-        ("pg_foreign_data_wrapper", "oid"),
-        ("pg_foreign_server", "oid"),
-        ("pg_language", "oid"),
-        ("pg_opclass", "oid"),
-        ("pg_operator", "oid"),
-        ("pg_opfamily", "oid"),
-        ("pg_proc", "oid"),
-        ("pg_publication", "oid"),
-        ("pg_publication_rel", "oid"),
-        ("pg_range", "rngtypid"),
-        ("pg_seclabel", "objoid"),
-        ("pg_transform", "oid"),
-        ("pg_ts_config", "oid"),
-        ("pg_ts_config_map", "mapcfg"),
-        ("pg_ts_dict", "oid"),
-        ("pg_ts_parser", "oid"),
-        ("pg_ts_template", "oid"),
-    ];
     const VERSIONS: &str = "sum(pg_catalog.hashtext(x.xmin::text || x.ctid::text)::int8)";
     let part = |catalogue: &str, condition: &str| {
         format!(

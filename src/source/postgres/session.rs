@@ -2,6 +2,7 @@
 //! how far a restore has come.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use globset::GlobSet;
 
@@ -13,6 +14,7 @@ use super::catalog::{self, Server, Table, qualified};
 use super::connect::{Db, Login};
 use super::error::PostgresError;
 use super::position::{self, Now, Position};
+use super::proof::Written;
 use super::slot::{self, Changed, Dirty};
 use super::{apply, ddl, transactions};
 use crate::context::Context;
@@ -32,7 +34,7 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s'";
 #[derive(Debug)]
 pub(super) struct Config {
     pub name: String,
-    pub login: Login,
+    pub login: Arc<Login>,
     pub pg_dump: Option<PathBuf>,
     pub exclude: GlobSet,
     /// The slot to follow the changes with, if it is not the one with the usual name.
@@ -57,10 +59,12 @@ pub(super) struct Session {
     pub tables: Vec<Table>,
     excluded: Vec<Table>,
     /// Names the instant of a capture, so that `pg_dump` can read as of the same.
-    snapshot: Option<String>,
+    pub snapshot: Option<String>,
     schema: Option<ddl::Dumped>,
     /// What a restore makes of the database.
     fitted: Option<(DatabaseHeader, Fit)>,
+    /// What the restore wrote, where that is enough to know what the tables hold.
+    pub written: Option<Written>,
     /// In a database made anew: whether what comes after the rows is made, too.
     completed: bool,
     /// How far a capture comes, for the next one to find.
@@ -127,12 +131,35 @@ impl Session {
                 snapshot,
                 schema: None,
                 fitted: None,
+                written: None,
                 completed: false,
                 position: None,
                 since: None,
             });
         }
         Err(PostgresError::Restless { name: config.name.clone() })
+    }
+
+    /// Whether a restore has not begun to change anything.
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.fitted.is_none()
+    }
+
+    /// The description of the parent, if a restore finds nothing changed since.
+    pub(super) fn find_unchanged(
+        &mut self,
+        (description, position): &(Description, Position),
+    ) -> Result<Option<Description>, PostgresError> {
+        let now = position::now(&mut self.db)?;
+        if !now.is_some_and(|now| now.sees_the_same_as(position)) {
+            return Ok(None);
+        }
+        let header = unchanged_header(&mut self.db, description)?;
+        if let schema @ Schema::PgDump { .. } = &header.schema {
+            self.schema = Some(ddl::Dumped { schema: schema.clone(), failed: false });
+        }
+        let (trees, notes) = (description.trees.clone(), description.notes.clone());
+        Ok(Some(Description { header: header.to_json(), trees, aids: Vec::new(), notes }))
     }
 
     /// Finds out how far this capture comes and, where the server's log can tell, what changed
@@ -150,7 +177,8 @@ impl Session {
         let position = self.position.insert(position);
         let then = parent.as_ref().map(|(_, position)| position);
         let db = &mut self.db;
-        let changed = follow_log(config, db, position, &now, &self.tables, then, ctx)?;
+        let following = Following { config, now: &now, tables: &self.tables, then };
+        let changed = following.read(db, position, ctx)?;
         if position.log.is_none() && !now.is_durable(db)? {
             position.snapshot = None;
         }
@@ -243,18 +271,18 @@ impl Session {
     }
 
     /// What changed in a table since the snapshot before.
-    pub(super) fn dirty(&mut self, tree: &str) -> Result<(&mut Db, Option<Dirty<'_>>), Failure> {
+    pub(super) fn dirty(&mut self, tree: &str) -> (&mut Db, Option<Dirty<'_>>) {
         let number = self.tables.iter().position(|table| table.tree == tree);
         let db = &mut self.db;
-        let (Some(number), Some(since)) = (number, &mut self.since) else { return Ok((db, None)) };
+        let (Some(number), Some(since)) = (number, &mut self.since) else { return (db, None) };
         let table = &self.tables[number];
         let header = table.header.to_json();
         let is_same = |info: &TreeInfo| info.name == tree && info.header == header;
         let same_storage = since.position.tables.get(tree) == Some(&table.storage);
         if !table.logged || !same_storage || !since.parent.trees.iter().any(is_same) {
-            return Ok((db, Some(Dirty::Everything)));
+            return (db, Some(Dirty::Everything));
         }
-        Ok((db, Some(since.changed.of(number, table)?)))
+        (db, Some(since.changed.of(number, table)))
     }
 
     fn tell_what_is_left_out(&self, name: &str, ctx: &Context) {
@@ -376,8 +404,11 @@ impl Session {
         ctx: &Context,
     ) -> Result<Applied, Failure> {
         let (_, fit) = self.fitted.as_ref().ok_or_else(|| config.not_open("restoring rows"))?;
+        // From here on the tables are not what they were.
+        self.since = None;
         if *fit == Fit::Kept {
-            let applied = apply::update(&mut self.db, &self.tables, plan, ctx)?;
+            let (applied, written) = apply::update(&mut self.db, &self.tables, plan, ctx)?;
+            self.written = written;
             for view in &self.server.materialized_views {
                 ctx.report(Event::Note(format!(
                     "materialized view {view} shows what was there before; refresh it with \
@@ -464,41 +495,60 @@ fn set_sequence(db: &mut Db, sequence: &Sequence) -> Result<(), PostgresError> {
     Ok(())
 }
 
-/// Reads the log of the database's slot, if it has one, and notes in `position` how far. Gives what
-/// changed since `then`, or why that cannot be told.
-pub(super) fn follow_log(
-    config: &Config,
+/// The header of a database whose tables and schema are as they were.
+pub(super) fn unchanged_header(
     db: &mut Db,
-    position: &mut Position,
-    now: &Now,
-    tables: &[Table],
-    then: Option<&Position>,
-    ctx: &Context,
-) -> Result<Option<Result<Changed, String>>, Failure> {
-    let database = config.login.database();
-    let name = config.slot.clone().unwrap_or_else(|| slot::default_name(database));
-    let Some(slot) = slot::find(db, &name)? else {
-        let missing = || Err(format!("there is no replication slot {name}"));
-        return Ok(config.slot.as_ref().map(|_| missing()));
-    };
-    if let Some(retained) = slot.retained.filter(|bytes| *bytes > MUCH_LOG) {
-        ctx.report(Event::Note(format!(
-            "database {}: slot {name} keeps {} MiB of log on the server; if nobody takes \
-             snapshots any more, remove it with `coeval database remove`",
-            config.name,
-            retained >> 20
-        )));
-    }
-    if let Some(trouble) = slot.trouble(database) {
-        return Ok(Some(Err(trouble)));
-    }
-    match slot::read(&config.login, &slot, then, now, tables, ctx) {
-        Ok(log) => {
-            position.log = Some(log.position);
-            position.snapshot = Some(log.seen);
-            Ok(Some(log.changed))
+    then: &Description,
+) -> Result<DatabaseHeader, PostgresError> {
+    let mut header = DatabaseHeader::from_json(&then.header)?;
+    // Numbers are handed out also by transactions that come to nothing.
+    header.sequences = catalog::sequences(db)?;
+    Ok(header)
+}
+
+/// What the log is read for.
+pub(super) struct Following<'a> {
+    pub config: &'a Config,
+    pub now: &'a Now,
+    pub tables: &'a [Table],
+    /// The position of the snapshot before.
+    pub then: Option<&'a Position>,
+}
+
+impl Following<'_> {
+    /// Reads the log of the database's slot, if it has one, and notes in `position` how far. Gives
+    /// what changed since the snapshot before, or why that cannot be told.
+    pub(super) fn read(
+        &self,
+        db: &mut Db,
+        position: &mut Position,
+        ctx: &Context,
+    ) -> Result<Option<Result<Changed, String>>, Failure> {
+        let database = self.config.login.database();
+        let name = self.config.slot.clone().unwrap_or_else(|| slot::default_name(database));
+        let Some(slot) = slot::find(db, &name)? else {
+            let missing = || Err(format!("there is no replication slot {name}"));
+            return Ok(self.config.slot.as_ref().map(|_| missing()));
+        };
+        if let Some(retained) = slot.retained.filter(|bytes| *bytes > MUCH_LOG) {
+            ctx.report(Event::Note(format!(
+                "database {}: slot {name} keeps {} MiB of log on the server; if nobody takes \
+                 snapshots any more, remove it with `coeval database remove`",
+                self.config.name,
+                retained >> 20
+            )));
         }
-        Err(error) => Ok(Some(Err(error.to_string()))),
+        if let Some(trouble) = slot.trouble(database) {
+            return Ok(Some(Err(trouble)));
+        }
+        match slot::read(&self.config.login, &slot, self.then, self.now, self.tables, ctx) {
+            Ok(log) => {
+                position.log = Some(log.position);
+                position.snapshot = Some(log.seen);
+                Ok(Some(log.changed))
+            }
+            Err(error) => Ok(Some(Err(error.to_string()))),
+        }
     }
 }
 

@@ -57,49 +57,7 @@ impl Postgres {
         let slot = slot::find(&mut db, &name)?;
         let tables = catalog::tables(&mut db)?;
         self.idle = db.reset();
-        let state = |met, otherwise| if met { State::Met } else { otherwise };
-        let mut list = vec![
-            Requirement {
-                what: "wal_level is logical".to_owned(),
-                state: state(facts.wal_level == "logical", State::Operator),
-                sql: (facts.wal_level != "logical")
-                    .then(|| "ALTER SYSTEM SET wal_level = 'logical'; -- and restart".to_owned()),
-                found: facts.wal_level,
-            },
-            Requirement {
-                what: format!("role {} may read replication slots", facts.user),
-                found: if facts.may_replicate { "it may" } else { "it may not" }.to_owned(),
-                state: state(facts.may_replicate, State::Operator),
-                sql: (!facts.may_replicate)
-                    .then(|| format!("ALTER ROLE {} REPLICATION;", ident(&facts.user))),
-            },
-            Requirement {
-                what: "all tables can be read".to_owned(),
-                found: found_tables("cannot read", &facts.unreadable),
-                state: state(facts.unreadable.is_empty(), State::Operator),
-                sql: (!facts.unreadable.is_empty()).then(|| {
-                    let tables = facts.unreadable.join(", ");
-                    format!("GRANT SELECT ON {tables} TO {};", ident(&facts.user))
-                }),
-            },
-        ];
-        // PostgreSQL 12 has no limit.
-        let limited = facts.keep.as_deref().is_none_or(|keep| keep != "-1");
-        list.push(Requirement {
-            what: "the log that a slot keeps is limited".to_owned(),
-            found: match &facts.keep {
-                None => "this version has no limit".to_owned(),
-                Some(keep) if keep == "-1" => {
-                    "no limit: a slot that nobody reads fills the disk".to_owned()
-                }
-                Some(keep) => format!("max_slot_wal_keep_size is {keep}"),
-            },
-            state: state(limited, State::Advised),
-            sql: (!limited).then(|| {
-                "ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf();"
-                    .to_owned()
-            }),
-        });
+        let mut list = of_server(&facts);
         let rest: Vec<String> =
             tables.iter().filter(|table| !table.followed).map(|table| table.tree.clone()).collect();
         list.push(Requirement {
@@ -162,6 +120,57 @@ impl Postgres {
         let config = &self.config;
         config.slot.clone().unwrap_or_else(|| slot::default_name(config.login.database()))
     }
+}
+
+#[expect(clippy::fn_params_excessive_bools, reason = "it is the outcome of a comparison")]
+const fn state(met: bool, otherwise: State) -> State {
+    if met { State::Met } else { otherwise }
+}
+
+/// What the server and the role must be.
+fn of_server(facts: &Facts) -> Vec<Requirement> {
+    let mut list = vec![
+        Requirement {
+            what: "wal_level is logical".to_owned(),
+            state: state(facts.wal_level == "logical", State::Operator),
+            sql: (facts.wal_level != "logical")
+                .then(|| "ALTER SYSTEM SET wal_level = 'logical'; -- and restart".to_owned()),
+            found: facts.wal_level.clone(),
+        },
+        Requirement {
+            what: format!("role {} may read replication slots", facts.user),
+            found: if facts.may_replicate { "it may" } else { "it may not" }.to_owned(),
+            state: state(facts.may_replicate, State::Operator),
+            sql: (!facts.may_replicate)
+                .then(|| format!("ALTER ROLE {} REPLICATION;", ident(&facts.user))),
+        },
+        Requirement {
+            what: "all tables can be read".to_owned(),
+            found: found_tables("cannot read", &facts.unreadable),
+            state: state(facts.unreadable.is_empty(), State::Operator),
+            sql: (!facts.unreadable.is_empty()).then(|| {
+                let tables = facts.unreadable.join(", ");
+                format!("GRANT SELECT ON {tables} TO {};", ident(&facts.user))
+            }),
+        },
+    ];
+    // PostgreSQL 12 has no limit.
+    let limited = facts.keep.as_deref().is_none_or(|keep| keep != "-1");
+    list.push(Requirement {
+        what: "the log that a slot keeps is limited".to_owned(),
+        found: match &facts.keep {
+            None => "this version has no limit".to_owned(),
+            Some(keep) if keep == "-1" => {
+                "no limit: a slot that nobody reads fills the disk".to_owned()
+            }
+            Some(keep) => format!("max_slot_wal_keep_size is {keep}"),
+        },
+        state: state(limited, State::Advised),
+        sql: (!limited).then(|| {
+            "ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf();".to_owned()
+        }),
+    });
+    list
 }
 
 fn create_sql(name: &str) -> String {

@@ -138,23 +138,23 @@ fn prefix(table: usize) -> [u8; 4] {
 
 impl Changed {
     /// What changed in the table with this number. Tables are asked for in ascending order.
-    pub(super) fn of(&mut self, number: usize, table: &Table) -> Result<Dirty<'_>, Failure> {
+    pub(super) fn of(&mut self, number: usize, table: &Table) -> Dirty<'_> {
         /// From which part of a table on it is quicker to read all of it.
         const PART: u64 = 8;
         const FEW: u64 = 10_000;
         let count = self.counts.get(&number).copied().unwrap_or(0);
         let many = count > FEW && table.estimate.is_some_and(|rows| count > rows / PART);
         if many || self.whole.contains(&number) {
-            return Ok(Dirty::Everything);
+            return Dirty::Everything;
         }
         let before = |entry: &Result<(Vec<u8>, Vec<u8>), _>| {
             entry.as_ref().is_ok_and(|(key, _)| key[..] < prefix(number)[..])
         };
         while self.keys.next_if(before).is_some() {}
         if count == 0 {
-            return Ok(Dirty::Nothing);
+            return Dirty::Nothing;
         }
-        Ok(Dirty::Keys(Keys { table: number, keys: &mut self.keys }))
+        Dirty::Keys(Keys { table: number, keys: &mut self.keys })
     }
 }
 
@@ -286,18 +286,21 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn line(&mut self, lsn: Lsn, xid: u32, data: &str) -> Result<(), Failure> {
         let line = decoding::parse(data).ok_or_else(|| malformed(data.as_bytes()))?;
-        let visible = self.visible.sees(xid);
         match line {
-            Line::Begin => self.transactions.begin(xid, visible),
+            Line::Begin => {
+                self.transactions.begin(Some(xid).filter(|xid| self.visible.sees(*xid)));
+            }
             Line::Commit(time) => {
-                self.pass(lsn, visible);
+                self.open &= self.visible.sees(xid);
+                self.pass(lsn);
                 self.transactions.commit(lsn, time)?;
             }
             Line::Message { prefix: PREFIX, content } => {
                 if self.expected.as_deref() == Some(content) {
                     self.expected = None;
                 }
-                self.pass(lsn, visible && content != self.last);
+                self.open &= self.visible.sees(xid) && content != self.last;
+                self.pass(lsn);
             }
             Line::Message { .. } => {}
             Line::Truncate(tables) => {
@@ -314,10 +317,9 @@ impl Reader<'_> {
     }
 
     /// All up to here need not be read again, as long as all of it is seen.
-    fn pass(&mut self, lsn: Lsn, visible: bool) {
-        self.open &= visible;
+    const fn pass(&mut self, lsn: Lsn) {
         if self.open {
-            self.consumed = self.consumed.max(lsn);
+            self.consumed = if lsn.0 > self.consumed.0 { lsn } else { self.consumed };
         }
     }
 

@@ -100,9 +100,10 @@ impl Transactions {
         }
     }
 
-    pub(super) fn begin(&mut self, xid: u32, visible: bool) {
-        let is_new = self.before.as_ref().is_some_and(|before| !before.sees(xid));
-        self.current = (visible && is_new).then_some(xid);
+    /// A transaction begins, which the snapshot sees if it is given.
+    pub(super) fn begin(&mut self, seen: Option<u32>) {
+        let is_new = |xid: &u32| self.before.as_ref().is_some_and(|before| !before.sees(*xid));
+        self.current = seen.filter(is_new);
     }
 
     pub(super) fn commit(&mut self, lsn: Lsn, time: &str) -> Result<(), Failure> {

@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 use rustix::fs::{IFlags, Mode, OFlags, XattrFlags};
 
 use super::*;
-use crate::time::Timestamp;
 
 /// A state to restore, put together by hand.
 struct Wish(Captured);
