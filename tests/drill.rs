@@ -1,7 +1,10 @@
 //! A drill restores a snapshot aside, tells whether it works, and leaves nothing behind.
+#![allow(missing_docs, clippy::missing_panics_doc, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "a test writes what it needs, not durably")]
 
 #[path = "common/postgres.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each file of tests needs a part of it")]
 mod postgres;
 #[path = "common/world.rs"]
 mod world;
