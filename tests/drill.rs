@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test writes what it needs, not durably")]
 
 #[path = "common/postgres.rs"]
-#[allow(dead_code, reason = "each file of tests needs a part of it")]
+#[expect(dead_code, reason = "each file of tests needs a part of it")]
 mod postgres;
 #[path = "common/world.rs"]
 mod world;
