@@ -52,8 +52,8 @@ fn nothing_of_what_was_is_left_and_joins_still_work() {
     assert_eq!(sql("SELECT count(born) FROM users; PRAGMA foreign_key_check"), "0\n");
     // The live system is as it was, and the next backup follows the last one.
     assert!(world.sql("").contains("ada@firm.org"));
-    let snapshots = world.json(&["snapshots"]).pop().unwrap();
-    assert!(snapshots.to_string().contains("anonymised"), "{snapshots}");
+    let snapshots = world.json(&["snapshots"]);
+    assert!(snapshots.iter().any(|one| one["reason"]["kind"] == "anonymised"), "{snapshots:?}");
 }
 
 #[test]
