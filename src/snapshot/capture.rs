@@ -1,5 +1,7 @@
 //! Taking a snapshot: every source's changes become trees, and the trees a manifest.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::counts::{Collector, Counts};
@@ -13,7 +15,7 @@ use crate::id::SnapshotId;
 use crate::repo::{ChunkWriter, Compression, Repo, Written};
 use crate::report::{Event, Reporter};
 use crate::source::{self, Delta, Description, EntryError, Kind, Source, TreeInfo};
-use crate::tree::{self, Change, Changes, Content, Edited};
+use crate::tree::{self, Change, Changes, Content, Edited, Shape, Tree};
 
 /// What a snapshot is called and what it follows.
 #[derive(Debug, Clone)]
@@ -223,7 +225,15 @@ fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snap
 pub(super) struct CapturedTrees {
     pub(super) trees: Vec<TreeRecord>,
     pub(super) aids: Vec<TreeRecord>,
+    /// Of a database, the bytes of the records of each tree.
+    pub(super) sizes: Sizes,
 }
+
+/// Bytes by tree.
+pub(super) type Sizes = BTreeMap<String, u64>;
+/// The name of the note with the [`Sizes`], in JSON: a capture that reads only what changed knows
+/// from it how much there is.
+pub(super) const SIZES: &str = "sizes";
 
 /// Where trees are read and written, and who hears of what is done to their entries.
 pub(super) struct To<'a, 'c> {
@@ -276,14 +286,20 @@ pub(super) fn capture_trees(
     let place = path(kind, source.name());
     let To { reader, writer, compare, .. } = to;
     let shape = opened::shape(reader, kind)?;
+    let mut sizes = match parent.filter(|_| kind == Kind::Database) {
+        Some(parent) => opened::sizes(parent)?,
+        None => Sizes::new(),
+    };
     let mut capture = |infos: &[TreeInfo], mut watch: Option<&mut Watch<'_>>| {
         let capture_one = |info: &TreeInfo| {
             ctx.check_cancelled()?;
             let known = parent.map(|parent| parent as &dyn source::Parent);
+            let counted = Cell::new(0);
             let (old, changes) = match source.changes(info, known, ctx)? {
                 Delta::Everything(all) if kind == Kind::Database => (
                     None,
-                    Box::new(Counted { records: all, ctx, items: 0, bytes: 0 }) as Changes<'_>,
+                    Box::new(Counted { records: all, ctx, items: 0, bytes: 0, all: &counted })
+                        as Changes<'_>,
                 ),
                 Delta::Everything(all) => (None, all),
                 Delta::SinceParent(since) => match parent {
@@ -293,27 +309,32 @@ pub(super) fn capture_trees(
             };
             let is_told = old.is_some() && kind == Kind::Database;
             let tree = match &mut watch {
+                None if is_told => {
+                    let mut size = sizes.get(&info.name).copied().unwrap_or(0);
+                    let mut hear = |edited: Edited<'_>| {
+                        size = (size + edited.length).saturating_sub(edited.was);
+                    };
+                    let tree =
+                        tree::edit_watched(&**reader, writer, &shape, old, changes, &mut hear)?;
+                    sizes.insert(info.name.clone(), size);
+                    let whole = if compare {
+                        read_whole((reader, writer), &shape, source, info, ctx)?
+                    } else {
+                        None
+                    };
+                    if whole.is_some_and(|whole| whole != tree) {
+                        ctx.report(Event::Note(format!(
+                            "{place}/{}: the log of changes did not tell all of them; what is \
+                             saved is what the table holds",
+                            info.name
+                        )));
+                    }
+                    whole.unwrap_or(tree)
+                }
                 None => {
                     let tree = tree::edit(&**reader, writer, &shape, old, changes)?;
-                    let all = if compare && is_told {
-                        source.changes(info, None, ctx)?
-                    } else {
-                        Delta::SinceParent(Box::new(std::iter::empty()))
-                    };
-                    // A source that knows that nothing changed has nothing to read again.
-                    if let Delta::Everything(all) = all {
-                        let whole = tree::edit(&**reader, writer, &shape, None, all)?;
-                        if whole != tree {
-                            ctx.report(Event::Note(format!(
-                                "{place}/{}: the log of changes did not tell all of them; what is \
-                                 saved is what the table holds",
-                                info.name
-                            )));
-                        }
-                        whole
-                    } else {
-                        tree
-                    }
+                    sizes.insert(info.name.clone(), counted.get());
+                    tree
                 }
                 Some(watch) => {
                     let mut hear = |edited: Edited<'_>| watch.hear(&edited);
@@ -325,7 +346,23 @@ pub(super) fn capture_trees(
         infos.iter().map(capture_one).collect::<Result<Vec<_>, Failure>>()
     };
     let trees = capture(&description.trees, to.watch.take())?;
-    Ok(CapturedTrees { trees, aids: capture(&description.aids, None)? })
+    let aids = capture(&description.aids, None)?;
+    sizes.retain(|name, _| trees.iter().any(|record| record.info.name == *name));
+    Ok(CapturedTrees { trees, aids, sizes })
+}
+
+/// A table as it is read as a whole; none from a source that knows that nothing changed.
+fn read_whole(
+    (reader, writer): (&Arc<Repo>, &dyn ChunkWriter),
+    shape: &Shape,
+    source: &mut dyn Source,
+    info: &TreeInfo,
+    ctx: &Context,
+) -> Result<Option<Tree>, Failure> {
+    Ok(match source.changes(info, None, ctx)? {
+        Delta::Everything(all) => Some(tree::edit(&**reader, writer, shape, None, all)?),
+        Delta::SinceParent(_) => None,
+    })
 }
 
 /// Reports the records of a database as they pass. Sources of files report for themselves, also
@@ -335,6 +372,8 @@ struct Counted<'a> {
     ctx: &'a Context,
     items: u64,
     bytes: u64,
+    /// The bytes of all of them.
+    all: &'a Cell<u64>,
 }
 
 impl Counted<'_> {
@@ -343,6 +382,7 @@ impl Counted<'_> {
 
     fn report(&mut self) {
         let Self { items, bytes, .. } = *self;
+        self.all.update(|all| all + bytes);
         self.ctx.report(Event::Progress { items, bytes });
         (self.items, self.bytes) = (0, 0);
     }

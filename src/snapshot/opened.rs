@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::capture::{SIZES, Sizes};
 use super::manifest::{Manifest, SourceRecord};
 use crate::chunker::{Boundary, ChunkParams, Gear};
 use crate::hint::Failure;
@@ -163,6 +164,20 @@ pub(super) fn parent_source<'a>(
     let snapshot = snapshot?;
     let source = snapshot.manifest.source(source.kind(), source.name())?;
     Some(ParentSource { snapshot, source })
+}
+
+/// How many bytes of records each tree of a source had.
+pub(super) fn sizes(parent: &ParentSource<'_>) -> Result<Sizes, Failure> {
+    let notes = parent.snapshot.notes(parent.source)?;
+    let note = notes.get(SIZES);
+    // Without the note, or with one of a later version, nothing can be said.
+    Ok(note.and_then(|note| serde_json::from_slice(note).ok()).unwrap_or_default())
+}
+
+/// The note that [`sizes`] reads.
+#[expect(clippy::expect_used, reason = "names and numbers have a JSON form")]
+pub(super) fn sizes_note(sizes: &Sizes) -> Vec<u8> {
+    serde_json::to_vec(sizes).expect("a map with text as keys")
 }
 
 impl ParentSource<'_> {

@@ -145,18 +145,24 @@ impl Together<'_> {
         let mut watch = Watch::new(collector);
         let watched = (source.kind() != Kind::Database).then_some(&mut watch);
         let to = To { reader, writer, watch: watched, compare };
-        let CapturedTrees { trees, aids } =
+        let CapturedTrees { trees, aids, sizes } =
             capture::capture_trees(to, source, description, parent.as_ref(), ctx)?;
         watch.finish()?;
         let shape = opened::shape(reader, Kind::Database)?;
         let store = |entries| tree::edit(&**reader, writer, &shape, None, entries);
+        let mut notes = description.notes.clone();
+        let mut bytes = collector.bytes() - before;
+        if source.kind() == Kind::Database {
+            bytes = sizes.values().sum();
+            notes.insert(capture::SIZES.to_owned(), opened::sizes_note(&sizes));
+        }
         Ok(SourceRecord {
             kind: source.kind(),
             name: source.name().to_owned(),
             catalogue: store(opened::catalogue(&description.header, &trees)?)?,
-            help: store(opened::help(&aids, &description.notes)?)?,
+            help: store(opened::help(&aids, &notes)?)?,
             entries: trees.iter().map(|record| record.tree.entries).sum(),
-            bytes: collector.bytes() - before,
+            bytes,
         })
     }
 }

@@ -49,6 +49,8 @@ pub struct Edited<'a> {
     pub head: &'a [u8],
     /// The length of its content; 0 where it is gone.
     pub length: u64,
+    /// The length of the content that it had; 0 where it is new.
+    pub was: u64,
 }
 
 /// Hears of every entry that an edit puts or deletes, in order of the keys.
@@ -185,16 +187,21 @@ impl<'a> Editor<'a> {
                         (stream.length, old.as_ref().is_some_and(same))
                     }
                 };
+                let was = old.as_ref().map_or(0, |old| length_of(&old.content));
                 let effect = match old {
                     None => Effect::Added,
                     Some(old) if same && old.head == *head => Effect::Unchanged,
                     Some(_) => Effect::Changed,
                 };
-                Edited { key, effect, head, length }
+                Edited { key, effect, head, length, was }
             }
-            (None, Some(old)) => {
-                Edited { key, effect: Effect::Removed, head: &old.head, length: 0 }
-            }
+            (None, Some(old)) => Edited {
+                key,
+                effect: Effect::Removed,
+                head: &old.head,
+                length: 0,
+                was: length_of(&old.content),
+            },
             (None | Some(Item::Child(_)), _) => return,
         };
         watch(edited);
@@ -412,5 +419,14 @@ impl<'a> Editor<'a> {
             }
         }
         Ok(Tree { root: root.id, entries: root.entries })
+    }
+}
+
+/// Bytes of a content that is in a tree.
+const fn length_of(content: &Content) -> u64 {
+    match content {
+        Content::Inline(bytes) => bytes.len() as u64,
+        Content::Stored(stream) => stream.length,
+        Content::Reader(_) => 0,
     }
 }
