@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
 use crate::report::Event;
 use crate::snapshot::{FileColumn, Snapshot};
-use crate::source::{Delta, Description, Files, Kind, Parent, Source, TreeInfo};
+use crate::source::{Delta, Description, Files, FilesError, Kind, Parent, Source, TreeInfo};
 
 /// The name of the note in which a database's snapshot keeps the answer.
 pub const NOTE: &str = "django";
@@ -94,8 +94,12 @@ pub fn file_columns(snapshot: &Snapshot) -> Result<Vec<FileColumn>, Failure> {
     let mut roots = Vec::new();
     for storage in storages {
         let description = snapshot.description(storage)?;
-        let files = Files::described(storage.kind, &storage.name, &description, None)?;
-        roots.push((storage.name.clone(), files.root().to_owned()));
+        match Files::described(storage.kind, &storage.name, &description, None) {
+            Ok(files) => roots.push((storage.name.clone(), files.root().to_owned())),
+            // Uploads do not come through a pipe.
+            Err(FilesError::NoPlace) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     for source in sources.iter().filter(|source| source.kind == Kind::Database) {
         let description = snapshot.description(source)?;
