@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::entries::{decode_entry, flags, length, mode};
+use super::entries::{decode_entry, flags, mode};
 use super::output::size;
 use super::places::Paths;
 use super::records::Record;
@@ -217,7 +217,7 @@ impl Change {
                 EntryKind::Directory => Class::Folder,
                 _ => Class::Other,
             };
-            Ok((entry, File { class, length: length(&value.content) }))
+            Ok((entry, File { class, length: value.content.length() }))
         };
         let before = difference.old.as_ref().map(read).transpose()?;
         let after = difference.new.as_ref().map(read).transpose()?;

@@ -5,7 +5,7 @@ use crate::cli::output::size;
 use crate::hint::Failure;
 use crate::source::{Entry, EntryKind, FilesError, Owners, display_key, escape};
 use crate::time::Timestamp;
-use crate::tree::{Content, Value};
+use crate::tree::Value;
 
 /// What must be known to show the files of a source.
 #[derive(Debug, Default)]
@@ -40,15 +40,6 @@ impl Sizes {
 pub fn decode_entry(key: &[u8], value: &Value) -> Result<Entry, Failure> {
     Entry::decode(&value.head)
         .map_err(|source| FilesError::Entry { path: display_key(key), source }.into())
-}
-
-/// How many bytes a content has.
-pub fn length(content: &Content) -> u64 {
-    match content {
-        Content::Inline(bytes) => bytes.len() as u64,
-        Content::Stored(stream) => stream.length,
-        Content::Reader(_) => 0,
-    }
 }
 
 /// Type and permissions as `ls -l` shows them: `-rw-r--r--`, with a `+` where an access control

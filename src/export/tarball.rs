@@ -16,7 +16,7 @@ use crate::hint::{Failure, Hint};
 use crate::report::Event;
 use crate::snapshot::{Snapshot, SourceRecord, TreeRecord};
 use crate::source::{Device, Entry, EntryError, EntryKind, Owners, display_key};
-use crate::tree::{self, Content, Key};
+use crate::tree::{self, Key};
 
 const BLOCK: usize = 512;
 /// Bytes of content that are written at once.
@@ -135,12 +135,8 @@ impl<'a> Tarball<'a> {
                 ctx.report(Event::Note(format!("{shown}: {note}")));
             }
             let link = if let Link::To(name) = &link { Some(name.as_slice()) } else { None };
-            let length = match &value.content {
-                _ if link.is_some() || entry.kind != EntryKind::File => 0,
-                Content::Inline(bytes) => bytes.len() as u64,
-                Content::Stored(stream) => stream.length,
-                Content::Reader(_) => 0,
-            };
+            let has_content = link.is_none() && entry.kind == EntryKind::File;
+            let length = if has_content { value.content.length() } else { 0 };
             let name = if entry.is_directory() { [&name[..], b"/"].concat() } else { name };
             let member = Member { name: &name, entry: &entry, length, owners: &owners, link };
             self.header(&member).map_err(TarError::Write)?;

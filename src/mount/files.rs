@@ -169,10 +169,7 @@ impl Item {
     pub(super) fn size(&self) -> u64 {
         match &self.file {
             Some((Entry { kind: EntryKind::Symlink { target }, .. }, _)) => target.len() as u64,
-            Some((Entry { kind: EntryKind::File, .. }, Content::Inline(bytes))) => {
-                bytes.len() as u64
-            }
-            Some((Entry { kind: EntryKind::File, .. }, Content::Stored(stream))) => stream.length,
+            Some((Entry { kind: EntryKind::File, .. }, content)) => content.length(),
             _ => 0,
         }
     }

@@ -15,7 +15,7 @@ use crate::id::SnapshotId;
 use crate::repo::{ChunkWriter, Compression, Repo, Written};
 use crate::report::{Event, Reporter};
 use crate::source::{self, Delta, Description, EntryError, Kind, Source, TreeInfo};
-use crate::tree::{self, Change, Changes, Content, Edited, Shape, Tree};
+use crate::tree::{self, Change, Changes, Edited, Shape, Tree};
 
 /// What a snapshot is called and what it follows.
 #[derive(Debug, Clone)]
@@ -395,11 +395,7 @@ impl Iterator for Counted<'_> {
         let next = self.records.next();
         if let Some(Ok(Change { value: Some(value), .. })) = &next {
             self.items += 1;
-            self.bytes += match &value.content {
-                Content::Inline(bytes) => bytes.len() as u64,
-                Content::Stored(stream) => stream.length,
-                Content::Reader(_) => 0,
-            };
+            self.bytes += value.content.length();
         }
         if next.is_none() || self.items >= Self::STEP {
             self.report();

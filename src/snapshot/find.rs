@@ -7,7 +7,7 @@ use super::scope::Scope;
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::source::{Kind, TreeInfo};
-use crate::tree::{self, Content, Key, Tree, Value};
+use crate::tree::{self, Key, Tree, Value};
 
 /// An entry that is looked at, or was found.
 #[derive(Debug, Clone, Copy)]
@@ -211,11 +211,7 @@ impl Search<'_> {
         if !self.scope.has_key(key) {
             return Ok(None);
         }
-        let length = match &value.content {
-            Content::Inline(bytes) => bytes.len() as u64,
-            Content::Stored(stream) => stream.length,
-            Content::Reader(_) => 0,
-        };
+        let length = value.content.length();
         Ok(wanted(&self.found(key, &value.head, length))?.then_some(length))
     }
 }

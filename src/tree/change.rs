@@ -116,6 +116,16 @@ impl Content {
     pub const fn empty() -> Self {
         Self::Inline(Vec::new())
     }
+
+    /// How many bytes there are; 0 for what is outside of the repository, which nobody knows before
+    /// it is read.
+    pub const fn length(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Stored(stream) => stream.length,
+            Self::Reader(_) => 0,
+        }
+    }
 }
 
 impl fmt::Debug for Content {

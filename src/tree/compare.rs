@@ -94,11 +94,7 @@ fn entries(
         [Side::Old, Side::New].into_iter().zip(values.iter().zip(streams))
     {
         let Some(value) = value else { continue };
-        let length = match &value.content {
-            Content::Inline(bytes) => bytes.len() as u64,
-            Content::Stored(stream) => stream.length,
-            Content::Reader(_) => 0,
-        };
+        let length = value.content.length();
         each(side, Part::Entry { head: &value.head, length })?;
         if let Some(stream) = stream.filter(|_| streams[0] != streams[1]) {
             chunks(reader, stream, &mut |id| each(side, Part::Chunk(id)))?;

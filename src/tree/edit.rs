@@ -187,7 +187,7 @@ impl<'a> Editor<'a> {
                         (stream.length, old.as_ref().is_some_and(same))
                     }
                 };
-                let was = old.as_ref().map_or(0, |old| length_of(&old.content));
+                let was = old.as_ref().map_or(0, |old| old.content.length());
                 let effect = match old {
                     None => Effect::Added,
                     Some(old) if same && old.head == *head => Effect::Unchanged,
@@ -200,7 +200,7 @@ impl<'a> Editor<'a> {
                 effect: Effect::Removed,
                 head: &old.head,
                 length: 0,
-                was: length_of(&old.content),
+                was: old.content.length(),
             },
             (None | Some(Item::Child(_)), _) => return,
         };
@@ -419,14 +419,5 @@ impl<'a> Editor<'a> {
             }
         }
         Ok(Tree { root: root.id, entries: root.entries })
-    }
-}
-
-/// Bytes of a content that is in a tree.
-const fn length_of(content: &Content) -> u64 {
-    match content {
-        Content::Inline(bytes) => bytes.len() as u64,
-        Content::Stored(stream) => stream.length,
-        Content::Reader(_) => 0,
     }
 }

@@ -3,7 +3,7 @@
 use super::ls::missing;
 use crate::cli::Done;
 use crate::cli::app::App;
-use crate::cli::entries::{decode_entry, length};
+use crate::cli::entries::decode_entry;
 use crate::cli::error::usage;
 use crate::cli::places::{Paths, lossless};
 use crate::cli::records::Record;
@@ -171,7 +171,7 @@ fn print_file(
             return Err(usage(what, "see more of it with `coeval ls -l`"));
         }
     }
-    let (offset, length) = part.within(length(&value.content));
+    let (offset, length) = part.within(value.content.length());
     let mut reader = match value.content {
         Content::Stored(stream) => StreamReader::range(&*snapshot.repo, stream, offset, length),
         content => {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::cli::Done;
 use crate::cli::app::App;
-use crate::cli::entries::{Sizes, Style, decode_entry, file_json, length, long_line};
+use crate::cli::entries::{Sizes, Style, decode_entry, file_json, long_line};
 use crate::cli::error::usage;
 use crate::cli::output::{Output, count};
 use crate::cli::places::{Paths, lossless, source_path};
@@ -235,7 +235,7 @@ impl Ls<'_> {
 
     fn file(&self, paths: &Paths, key: &[u8], value: &Value, style: &Style) -> Result<(), Failure> {
         let (entry, length, path) =
-            (decode_entry(key, value)?, length(&value.content), paths.of(key)?);
+            (decode_entry(key, value)?, value.content.length(), paths.of(key)?);
         let link = entry.link.as_deref().map(|link| paths.of(link)).transpose()?;
         let line = if self.app.output.is_json() {
             let json = file_json(&entry, length, &path, link.as_deref(), &style.owners);

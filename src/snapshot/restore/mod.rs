@@ -228,7 +228,7 @@ fn new_bytes(difference: &Difference) -> u64 {
     let Some(new) = &difference.new else { return 0 };
     let is_there =
         difference.old.as_ref().is_some_and(|old| links::same_content(&old.content, &new.content));
-    if is_there { 0 } else { rules::length(new) }
+    if is_there { 0 } else { new.content.length() }
 }
 
 /// What would become of an entry of files.

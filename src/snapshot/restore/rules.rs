@@ -3,7 +3,7 @@
 use super::wanted::{KeyRange, is_below};
 use crate::hint::Failure;
 use crate::source::{Entry, EntryError, Extras, PathFilter};
-use crate::tree::{Content, Difference, Key, Value};
+use crate::tree::{Difference, Key, Value};
 
 /// What a restore does about a file or record that the target has in another form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,17 +108,8 @@ impl Rules {
                 let kind = |value: &Value| Ok(Entry::decode(&value.head)?.kind);
                 modified(new)? != modified(old)?
                     || kind(new)? != kind(old)?
-                    || length(new) != length(old)
+                    || new.content.length() != old.content.length()
             }
         })
-    }
-}
-
-/// The length of the content of an entry of a tree.
-pub(super) fn length(value: &Value) -> u64 {
-    match &value.content {
-        Content::Inline(bytes) => bytes.len() as u64,
-        Content::Stored(stream) => stream.length,
-        Content::Reader(_) => 0,
     }
 }
