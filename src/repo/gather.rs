@@ -4,6 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Class;
+use super::budget::{Budget, Permit};
 use super::compression::{Compression, Luck};
 use super::error::RepoError;
 use super::format::block::{self, Decoder, Encoder};
@@ -89,12 +90,14 @@ impl Gatherer {
         self.slots.iter().map(|slot| std::mem::take(&mut *lock(slot)))
     }
 
-    /// Makes a block and adds it to a pack; gives back the pack that is complete without it.
-    pub(super) fn pack(
+    /// Makes a block and adds it to a pack; gives back the pack that is complete without it, as soon
+    /// as there is room for it in `storing`. Until then no thread fills another.
+    pub(super) fn pack<'a>(
         &self,
         gathered: Gathered,
         repo: &Repo,
-    ) -> Result<Option<PackBuilder>, RepoError> {
+        storing: &'a Budget,
+    ) -> Result<Option<(PackBuilder, Permit<'a>)>, RepoError> {
         let codec = lock(&self.codecs).pop();
         let mut codec = match codec {
             Some(codec) => codec,
@@ -115,15 +118,16 @@ impl Gatherer {
         drop(bytes);
         codec.verify(&block, &chunks, &repo.sealer)?;
         lock(&self.codecs).push(codec);
-        self.push(block, chunks, &repo.sealer)
+        self.push(block, chunks, &repo.sealer, storing)
     }
 
-    fn push(
+    fn push<'a>(
         &self,
         block: Vec<u8>,
         chunks: Vec<ChunkEntry>,
         sealer: &Sealer,
-    ) -> Result<Option<PackBuilder>, RepoError> {
+        storing: &'a Budget,
+    ) -> Result<Option<(PackBuilder, Permit<'a>)>, RepoError> {
         let mut packs = lock(&self.packs);
         while packs.len() < self.open_packs {
             packs.push(PackBuilder::new(self.class, sealer)?);
@@ -134,7 +138,8 @@ impl Gatherer {
         let full = if pack.has_room(&block, &chunks, self.gathering.pack) {
             None
         } else {
-            Some(std::mem::replace(pack, PackBuilder::new(self.class, sealer)?))
+            let permit = storing.acquire(pack.len());
+            Some((std::mem::replace(pack, PackBuilder::new(self.class, sealer)?), permit))
         };
         pack.push(block, chunks)?;
         Ok(full)

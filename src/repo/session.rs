@@ -11,7 +11,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 
 use super::Repo;
-use super::budget::Budget;
+use super::budget::{Budget, Permit};
 use super::chunks::{ChunkWriter, Class};
 use super::compression::Compression;
 use super::error::RepoError;
@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 /// block itself.
 const BLOCKS_WAITING: usize = 2 << 20;
 /// Packs that are being stored at once, while others fill.
-const PACKS_STORING: usize = 2;
+const PACKS_STORING: usize = 3;
 /// Data packs that are open at once; blocks go to one of them at random, so that the sizes of
 /// neighbouring chunks cannot be read off one pack.
 const OPEN_DATA_PACKS: usize = 2;
@@ -155,7 +155,8 @@ impl<'scope> Session<'_, 'scope, '_> {
         shared.check()?;
         for gatherer in [&shared.data, &shared.nodes] {
             for pack in gatherer.open_packs() {
-                shared.store_aside(pack, self.threads);
+                let permit = shared.storing.acquire(pack.len());
+                shared.store_aside(pack, permit, self.threads);
             }
         }
         shared.storing.wait_until_unused();
@@ -311,20 +312,20 @@ impl<'r> Shared<'r> {
         if self.failed.load(Ordering::Relaxed) {
             return;
         }
-        match gatherer.pack(gathered, self.repo) {
+        match gatherer.pack(gathered, self.repo, &self.storing) {
             Ok(None) => {}
-            Ok(Some(pack)) => self.store_aside(pack, threads),
+            Ok(Some((pack, permit))) => self.store_aside(pack, permit, threads),
             Err(error) => self.fail(error),
         }
     }
 
-    /// Stores a pack on a thread of its own, once there is room for it among those.
+    /// Stores a pack on a thread of its own.
     fn store_aside<'scope>(
         &'scope self,
         pack: PackBuilder,
+        permit: Permit<'scope>,
         threads: &'scope thread::Scope<'scope, '_>,
     ) {
-        let permit = self.storing.acquire(pack.len());
         threads.spawn(move || {
             if !self.failed.load(Ordering::Relaxed)
                 && let Err(error) = self.store(pack)

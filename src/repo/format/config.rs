@@ -89,7 +89,7 @@ impl Config {
             created,
             chunking: Chunking { whole: 512 << 10, min: 128 << 10, avg: 256 << 10, max: 1 << 20 },
             trees: Trees { leaf: 8 << 10, fan_out: 64, inline_record: 8 << 10, inline_file: 128 },
-            data: Gathering { block: 1 << 20, pack: 32 << 20, zstd },
+            data: Gathering { block: 1 << 20, pack: 16 << 20, zstd },
             nodes: Gathering { block: 64 << 10, pack: 16 << 20, zstd },
         }
     }
