@@ -7,6 +7,7 @@ mod piped;
 mod postgres;
 pub mod record;
 pub mod sort;
+mod spool;
 mod sqlite;
 #[cfg(test)]
 mod testing;

@@ -11,11 +11,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::super::spool::Spool;
 use super::entry::file_type;
 use super::losses::Loss;
 use super::metadata::{self, At, LOCKS, Prior, modified, mtime_of};
 use super::path::{child, display_key, is_below, names};
-use super::spool::Spool;
 use super::staging::{Staging, decode, open_directory, open_parent};
 use super::{Entry, EntryKind, FilesError, write};
 use crate::tree::Key;
@@ -42,7 +42,7 @@ fn place_all(staging: &Staging, journal: &mut Spool) -> Result<(), FilesError> {
     };
     let mut commit = Commit { staging, levels: vec![top], moved: None, locked: false };
     let spool = |source| FilesError::Spool { source };
-    for step in journal.changes().map_err(spool)? {
+    for step in journal.read().map_err(spool)? {
         let (key, head) = step.map_err(spool)?;
         let entry = head.map(|head| decode(&key, &head)).transpose()?;
         commit.step(&key, entry)?;
@@ -59,7 +59,7 @@ fn place_all(staging: &Staging, journal: &mut Spool) -> Result<(), FilesError> {
 /// Sets the flags that forbid changes, now that there are no more.
 fn lock_all(staging: &Staging, journal: &mut Spool) -> Result<(), FilesError> {
     let spool = |source| FilesError::Spool { source };
-    for step in journal.changes().map_err(spool)? {
+    for step in journal.read().map_err(spool)? {
         let (key, Some(head)) = step.map_err(spool)? else { continue };
         let entry = decode(&key, &head)?;
         if entry.flags & LOCKS == 0 {

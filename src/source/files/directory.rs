@@ -1,8 +1,8 @@
 //! A directory as a target: every new content is first written, whole and durable, into a staging
 //! folder inside the directory; only then are live files replaced, by renames.
 
+use super::super::spool::Spool;
 use super::losses::{Losses, Shortfalls};
-use super::spool::Spool;
 use super::stage::Stage;
 use super::staging::Staging;
 use super::{Files, FilesError, FilesOptions, TREE, commit};
@@ -92,7 +92,7 @@ impl Target for Directory {
             return Ok(Box::new(std::iter::empty()));
         };
         let losses = losses.finish()?.peekable();
-        let journal = journal.changes().map_err(|source| FilesError::Spool { source })?.peekable();
+        let journal = journal.read().map_err(|source| FilesError::Spool { source })?.peekable();
         Ok(Box::new(Shortfalls { losses, journal }))
     }
 

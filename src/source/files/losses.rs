@@ -6,8 +6,8 @@ use std::io;
 use std::iter::Peekable;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::super::spool::SpoolIter;
 use super::path::display_key;
-use super::spool::SpoolIter;
 use super::staging::decode;
 use super::{Entry, FilesError};
 use crate::context::Context;

@@ -20,7 +20,6 @@ mod path;
 mod reading;
 mod select;
 mod sparse;
-mod spool;
 mod stage;
 mod staging;
 mod walk;
@@ -51,8 +50,8 @@ use self::entry::Fingerprint;
 use self::owners::Numbers;
 use self::reading::Unread;
 use self::select::{LeftOutKeys, List, Selection};
-use self::spool::Spool;
 use self::walk::Walk;
+use super::spool::Spool;
 use super::{Delta, Description, Glance, Kind, Parent, Source, TreeInfo};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
@@ -309,7 +308,7 @@ impl Files {
         };
         let error = |source| Failure::from(FilesError::Spool { source });
         let unread = self.unread.take();
-        let changes = spool.changes().map_err(error)?.map(move |item| {
+        let changes = spool.read().map_err(error)?.map(move |item| {
             let (key, head) = item.map_err(error)?;
             let head = head.filter(|_| !unread.contains(&key));
             Ok(Change { key, value: head.map(|head| Value { head, content: Content::empty() }) })

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::super::spool::Spool;
 use super::entry::file_type;
 use super::losses::{Loss, Losses};
 use super::metadata::{self, At, modified, mtime_of};
 use super::path::{display_key, names, path_bytes};
-use super::spool::Spool;
 use super::walk::{STAGING_PREFIX, open_root};
 use super::{Entry, FilesError};
 use crate::context::Context;

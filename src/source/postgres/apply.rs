@@ -11,13 +11,14 @@ use tempfile::SpooledTempFile;
 use super::super::key;
 use super::super::record::{KeyKind, TableHeader};
 use super::super::sort::{BUDGET, Duplicates, Sorter};
+use super::super::spool::Spool;
 use super::capture::{Lines, Rows};
 use super::catalog::{self, Reference, Table, Watched, ident, qualified};
 use super::connect::{CopyIn, Db};
 use super::copytext::{push_field, push_line};
 use super::error::PostgresError;
 use super::foreign;
-use super::proof::{self, Keys, Touched, Written};
+use super::proof::{self, Touched, Written};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::source::{Applied, Plan, TreeInfo};
@@ -38,7 +39,7 @@ struct Staged<'t> {
     /// Rows that were not there.
     inserted: u64,
     /// The keys of the deletions.
-    keys: Keys,
+    keys: Spool,
 }
 
 /// Brings tables that are there from their present rows to the wanted ones. Says what was written,
@@ -199,7 +200,7 @@ impl<'t> Staged<'t> {
             puts: 0,
             moved: 0,
             inserted: 0,
-            keys: Keys::default(),
+            keys: Spool::new(),
         };
         staged.create(db)?;
         let mut spool = tempfile::spooled_tempfile(SPOOL);
@@ -214,7 +215,7 @@ impl<'t> Staged<'t> {
             } else {
                 staged.deletions += 1;
                 staged.spool_deletion(&mut spool, &change.key)?;
-                staged.keys.push(&change.key).map_err(|error| staged.spool_failed(error))?;
+                staged.keys.push(&change.key, None).map_err(|error| staged.spool_failed(error))?;
             }
         }
         copy.finish()?;

@@ -14,13 +14,9 @@
 //! This holds only where nothing ran in a subtransaction, which has an id of its own: triggers
 //! must have been silent.
 
-use std::io::{Read as _, Seek as _, Write as _};
-
-use tempfile::SpooledTempFile;
-
-use super::super::key;
 use super::super::record::KeyKind;
 use super::super::sort::{BUDGET, Duplicates, Sorter};
+use super::super::spool::Spool;
 use super::capture::{Lines, Rows};
 use super::catalog::Table;
 use super::connect::Db;
@@ -28,9 +24,6 @@ use super::error::PostgresError;
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::tree::{Change, Changes, Content};
-
-/// How much of the deleted keys of a table stays in memory.
-const SPOOL: usize = 1 << 20;
 
 /// What a restore did to its tables.
 #[derive(Debug, Default)]
@@ -48,48 +41,10 @@ pub(super) struct Touched {
     /// Rows that were not there before.
     pub(super) inserted: u64,
     /// The keys of deleted rows.
-    pub(super) keys: Keys,
+    pub(super) keys: Spool,
     /// `FROM` and `WHERE` of the rows `t` that should be gone and are there. To its types, the key
     /// of a row that was written may be equal to one that was deleted: 1.0 and 1.00.
     pub(super) survivors: String,
-}
-
-/// Keys, in memory while they are few.
-#[derive(Debug)]
-pub(super) struct Keys(SpooledTempFile);
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self(tempfile::spooled_tempfile(SPOOL))
-    }
-}
-
-impl Keys {
-    pub(super) fn push(&mut self, key: &[u8]) -> std::io::Result<()> {
-        // A key has at most 64 KiB.
-        let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
-        self.0.write_all(&length.to_le_bytes())?;
-        self.0.write_all(key)
-    }
-
-    fn each(
-        &mut self,
-        mut each: impl FnMut(&[u8]) -> Result<(), Failure>,
-        failed: impl Fn(std::io::Error) -> PostgresError,
-    ) -> Result<(), Failure> {
-        self.0.rewind().map_err(&failed)?;
-        let mut length = [0; 4];
-        let mut key = Vec::new();
-        loop {
-            match self.0.read_exact(&mut length) {
-                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
-                done => done.map_err(&failed)?,
-            }
-            key.resize(u32::from_le_bytes(length) as usize, 0);
-            self.0.read_exact(&mut key).map_err(&failed)?;
-            each(&key)?;
-        }
-    }
 }
 
 /// Whether something of the application runs on changes although triggers are silent.
@@ -144,7 +99,9 @@ impl Written {
         let mut sorter = Sorter::new(BUDGET, Duplicates::Refuse);
         let tree = table.tree.clone();
         let failed = |source| PostgresError::Content { table: tree.clone(), source };
-        touched.keys.each(|key| Ok(sorter.push(key, &[])?), failed)?;
+        for key in touched.keys.read().map_err(failed)? {
+            sorter.push(&key.map_err(failed)?.0, &[])?;
+        }
         read(db, table, &ours, &mut sorter, ctx)?;
         Ok(Some(Box::new(sorter.finish()?.map(|entry| {
             let (key, row) = entry?;
@@ -173,14 +130,9 @@ fn read(
     );
     let mut lines = Lines::new(db.copy_out(&format!("reading table {}", table.tree), &sql)?);
     let mut rows = Rows::new(table);
-    let fields = table.header.key_fields().unwrap_or_default();
-    let mut key = Vec::new();
     while let Some(line) = lines.next(ctx)? {
-        let row = rows.row(&line)?;
-        key.clear();
-        key::push_of_row(&mut key, row, &fields)
-            .map_err(|source| PostgresError::Row { table: table.tree.clone(), source })?;
-        sorter.push(&key, row)?;
+        let (key, row) = rows.entry(&line)?;
+        sorter.push(&key, &row)?;
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! The transactions between two snapshots, one by one, so that a restore can stop at any of them.
 //! They are kept as two aids of the later snapshot: when each was committed, and what it changed.
 
-use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tempfile::SpooledTempFile;
 
 use super::super::record::{self, RowWriter};
+use super::super::spool::Spool;
 use super::catalog::Table;
 use super::decoding::{Operation, RowChange};
 use super::error::PostgresError;
@@ -23,9 +23,6 @@ use crate::tree::{Change, Changes, Content};
 pub(crate) const COMMITS: &str = "transactions/commits";
 /// The aid with all [`Logged`] changes, by the number of the transaction and their own in it.
 pub(crate) const CHANGES: &str = "transactions/changes";
-
-/// How much of each stays in memory until it is stored.
-const SPOOL: usize = 1 << 20;
 
 /// When a transaction became visible to others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,8 +89,8 @@ impl Transactions {
     pub(super) fn new(before: Option<Visible>) -> Self {
         Self {
             before,
-            commits: Spool::default(),
-            changes: Spool::default(),
+            commits: Spool::new(),
+            changes: Spool::new(),
             current: None,
             number: (0, 0),
             row: RowWriter::default(),
@@ -113,7 +110,8 @@ impl Transactions {
             reason: format!("`{time}` is no time"),
         })?;
         let commit = Commit { xid, lsn: lsn.to_string(), time };
-        self.commits.push(&self.number.0.to_be_bytes(), &record::json(&commit))?;
+        let number = self.number.0.to_be_bytes();
+        self.commits.push(&number, Some(&record::json(&commit))).map_err(spool)?;
         self.number = (self.number.0 + 1, 0);
         Ok(())
     }
@@ -189,7 +187,7 @@ impl Transactions {
     fn log(&mut self, logged: &Logged<'_>) -> Result<(), Failure> {
         let (transaction, number) = self.number;
         let at = [transaction.to_be_bytes(), number.to_be_bytes()].concat();
-        self.changes.push(&at, &record::json(logged))?;
+        self.changes.push(&at, Some(&record::json(logged))).map_err(spool)?;
         self.number.1 += 1;
         Ok(())
     }
@@ -201,59 +199,21 @@ impl Transactions {
 
     /// The entries of an aid. Each can be had once.
     pub(super) fn aid(&mut self, name: &str) -> Result<Changes<'static>, Failure> {
-        let spool = if name == COMMITS { &mut self.commits } else { &mut self.changes };
-        std::mem::take(spool).read()
+        let list = if name == COMMITS { &mut self.commits } else { &mut self.changes };
+        let entries = std::mem::replace(list, Spool::new()).into_read().map_err(spool)?;
+        Ok(Box::new(entries.map(|entry| {
+            let (key, value) = entry.map_err(spool)?;
+            Ok(Change::put(key, [], Content::Inline(value.unwrap_or_default())))
+        })))
     }
+}
+
+fn spool(source: io::Error) -> PostgresError {
+    PostgresError::Spool { source }
 }
 
 /// A time as the server prints it in UTC: `2026-11-21 16:42:13.867609+00`.
 fn timestamp(text: &str) -> Option<Timestamp> {
     let text = text.strip_suffix("+00")?.replacen(' ', "T", 1);
     crate::time::parse_time(&format!("{text}Z"), Timestamp::new(0, 0)).ok()
-}
-
-/// Keys and values on their way into a tree, in a file without a name.
-struct Spool {
-    file: BufWriter<SpooledTempFile>,
-    entries: u64,
-}
-
-impl Default for Spool {
-    fn default() -> Self {
-        Self { file: BufWriter::new(tempfile::spooled_tempfile(SPOOL)), entries: 0 }
-    }
-}
-
-impl Spool {
-    fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), PostgresError> {
-        let mut write = || {
-            for part in [key, value] {
-                let length = u32::try_from(part.len()).map_err(io::Error::other)?;
-                self.file.write_all(&length.to_le_bytes())?;
-                self.file.write_all(part)?;
-            }
-            Ok(())
-        };
-        write().map_err(|source| PostgresError::Spool { source })?;
-        self.entries += 1;
-        Ok(())
-    }
-
-    fn read(self) -> Result<Changes<'static>, Failure> {
-        let failed = |source| Failure::from(PostgresError::Spool { source });
-        let mut file = self.file.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.rewind().map_err(failed)?;
-        let mut file = BufReader::new(file);
-        let mut part = move || -> io::Result<Vec<u8>> {
-            let mut length = [0; 4];
-            file.read_exact(&mut length)?;
-            let mut part = vec![0; u32::from_le_bytes(length) as usize];
-            file.read_exact(&mut part)?;
-            Ok(part)
-        };
-        Ok(Box::new((0..self.entries).map(move |_| {
-            let (key, value) = part().and_then(|key| Ok((key, part()?))).map_err(failed)?;
-            Ok(Change::put(key, [], Content::Inline(value)))
-        })))
-    }
 }

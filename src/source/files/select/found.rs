@@ -7,7 +7,7 @@ use std::iter::Peekable;
 
 use crate::hint::Failure;
 use crate::source::files::FilesError;
-use crate::source::files::spool::{Spool, SpoolIter};
+use crate::source::spool::{Spool, SpoolIter};
 use crate::tree::{Change, Changes, Content, Key};
 
 /// The keys of what is left out, in order: of files that are too large, with an empty head, and
@@ -42,7 +42,7 @@ impl LeftOutKeys {
 
     /// What the last walk left out, as the entries of a tree.
     pub(in crate::source::files) fn entries(&mut self) -> Result<Changes<'_>, FilesError> {
-        let entries = self.kept.changes().map_err(spool_error)?;
+        let entries = self.kept.read().map_err(spool_error)?;
         Ok(Box::new(entries.map(|entry| {
             let (key, tag) = entry.map_err(spool_error)?;
             Ok(Change::put(key, tag.unwrap_or_default(), Content::empty()))
@@ -52,7 +52,7 @@ impl LeftOutKeys {
     /// Begins a walk.
     pub(super) fn begin(&mut self) -> Result<Keeping<'_>, FilesError> {
         self.kept = Spool::new();
-        let given = self.given.as_mut().map(Spool::changes).transpose().map_err(spool_error)?;
+        let given = self.given.as_mut().map(Spool::read).transpose().map_err(spool_error)?;
         Ok(Keeping { kept: &mut self.kept, given: given.map(Iterator::peekable), failed: None })
     }
 }

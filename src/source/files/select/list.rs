@@ -14,8 +14,8 @@ use super::{Wanted, compile, is_glob};
 use crate::hint::Failure;
 use crate::source::files::FilesError;
 use crate::source::files::path::{child, key_of, path_bytes};
-use crate::source::files::spool::{Spool, SpoolIter};
 use crate::source::sort::{BUDGET, Duplicates, SortError, Sorted, Sorter};
+use crate::source::spool::{Spool, SpoolIter};
 use crate::tree::{Change, Changes, Content, Key};
 
 /// Collects the paths of a list, in any order.
@@ -213,7 +213,7 @@ impl List {
 
     /// The keys as the entries of a tree.
     pub(in crate::source::files) fn entries(&mut self) -> Result<Changes<'_>, FilesError> {
-        let keys = self.keys.changes().map_err(|source| FilesError::Spool { source })?;
+        let keys = self.keys.read().map_err(|source| FilesError::Spool { source })?;
         Ok(Box::new(keys.map(|entry| {
             let (key, _) = entry.map_err(|source| FilesError::Spool { source })?;
             Ok(Change::put(key, [], Content::empty()))
@@ -221,7 +221,7 @@ impl List {
     }
 
     pub(super) fn cursor(&mut self) -> Result<Cursor<'_>, FilesError> {
-        let keys = self.keys.changes().map_err(|source| FilesError::Spool { source })?;
+        let keys = self.keys.read().map_err(|source| FilesError::Spool { source })?;
         Ok(Cursor { keys: keys.peekable(), found: false, missing: Vec::new() })
     }
 }

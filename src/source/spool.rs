@@ -1,5 +1,5 @@
-//! A sorted list of keys and heads that may be longer than memory: kept in memory while it is
-//! short, in an unnamed temporary file when it grows.
+//! A list of keys and values that may be longer than memory: kept in memory while it is short, in
+//! an unnamed temporary file when it grows.
 
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 
@@ -7,9 +7,10 @@ use tempfile::SpooledTempFile;
 
 use crate::tree::Key;
 
-const IN_MEMORY: usize = 4 << 20;
+const IN_MEMORY: usize = 1 << 20;
 const DELETED: u32 = u32::MAX;
 
+/// The list, in the order in which it is pushed.
 #[derive(Debug)]
 pub(super) struct Spool(BufWriter<SpooledTempFile>);
 
@@ -18,32 +19,43 @@ impl Spool {
         Self(BufWriter::new(SpooledTempFile::new(IN_MEMORY)))
     }
 
-    /// Appends one change: a put of the head, or a delete.
-    pub(super) fn push(&mut self, key: &[u8], head: Option<&[u8]>) -> io::Result<()> {
+    /// Appends a key with a value or, where it is gone, without one.
+    pub(super) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
         self.0.write_all(&length(key)?.to_le_bytes())?;
         self.0.write_all(key)?;
-        match head {
+        match value {
             None => self.0.write_all(&DELETED.to_le_bytes()),
-            Some(head) => {
-                self.0.write_all(&length(head)?.to_le_bytes())?;
-                self.0.write_all(head)
+            Some(value) => {
+                self.0.write_all(&length(value)?.to_le_bytes())?;
+                self.0.write_all(value)
             }
         }
     }
 
-    /// All changes, from the first.
-    pub(super) fn changes(&mut self) -> io::Result<SpoolIter<'_>> {
+    /// All of it, from the first.
+    pub(super) fn read(&mut self) -> io::Result<SpoolIter<'_>> {
         self.0.flush()?;
         let file = self.0.get_mut();
         file.rewind()?;
-        Ok(SpoolIter(BufReader::new(file)))
+        Ok(Entries(BufReader::new(file)))
+    }
+
+    /// All of it, from the first, for once.
+    pub(super) fn into_read(self) -> io::Result<Entries<SpooledTempFile>> {
+        let mut file = self.0.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        Ok(Entries(BufReader::new(file)))
     }
 }
 
-#[derive(Debug)]
-pub(super) struct SpoolIter<'a>(BufReader<&'a mut SpooledTempFile>);
+/// What was pushed; the list is kept.
+pub(super) type SpoolIter<'a> = Entries<&'a mut SpooledTempFile>;
 
-impl SpoolIter<'_> {
+/// What was pushed.
+#[derive(Debug)]
+pub(super) struct Entries<R>(BufReader<R>);
+
+impl<R: Read> Entries<R> {
     fn read_next(&mut self) -> io::Result<Option<(Key, Option<Vec<u8>>)>> {
         let mut length = [0; 4];
         if self.0.read(&mut length[..1])? == 0 {
@@ -52,11 +64,11 @@ impl SpoolIter<'_> {
         self.0.read_exact(&mut length[1..])?;
         let key = self.bytes(u32::from_le_bytes(length))?;
         self.0.read_exact(&mut length)?;
-        let head = match u32::from_le_bytes(length) {
+        let value = match u32::from_le_bytes(length) {
             DELETED => None,
             length => Some(self.bytes(length)?),
         };
-        Ok(Some((key, head)))
+        Ok(Some((key, value)))
     }
 
     fn bytes(&mut self, length: u32) -> io::Result<Vec<u8>> {
@@ -66,7 +78,7 @@ impl SpoolIter<'_> {
     }
 }
 
-impl Iterator for SpoolIter<'_> {
+impl<R: Read> Iterator for Entries<R> {
     type Item = io::Result<(Key, Option<Vec<u8>>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -96,8 +108,9 @@ mod tests {
                 spool.push(&key, head.as_deref()).unwrap();
             }
             for _twice in 0..2 {
-                assert!(spool.changes().unwrap().map(Result::unwrap).eq((0..count).map(item)));
+                assert!(spool.read().unwrap().map(Result::unwrap).eq((0..count).map(item)));
             }
+            assert!(spool.into_read().unwrap().map(Result::unwrap).eq((0..count).map(item)));
         }
     }
 }
