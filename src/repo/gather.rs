@@ -25,6 +25,8 @@ pub(super) struct Gatherer {
     slots: Vec<Mutex<Gathered>>,
     open_packs: usize,
     packs: Mutex<Vec<PackBuilder>>,
+    /// Memory of packs that are stored, for the next.
+    buffers: Mutex<Vec<Vec<u8>>>,
     codecs: Mutex<Vec<Codec>>,
     /// What became of the last blocks.
     luck: Luck,
@@ -59,6 +61,7 @@ impl Gatherer {
             slots: (0..slots).map(|_| Mutex::default()).collect(),
             open_packs,
             packs: Mutex::default(),
+            buffers: Mutex::default(),
             codecs: Mutex::default(),
             luck: Luck::default(),
         }
@@ -130,7 +133,7 @@ impl Gatherer {
     ) -> Result<Option<(PackBuilder, Permit<'a>)>, RepoError> {
         let mut packs = lock(&self.packs);
         while packs.len() < self.open_packs {
-            packs.push(PackBuilder::new(self.class, sealer)?);
+            packs.push(self.new_pack(sealer)?);
         }
         let [choice] = random::<1>()?;
         let choice = usize::from(choice) % packs.len();
@@ -139,10 +142,21 @@ impl Gatherer {
             None
         } else {
             let permit = storing.acquire(pack.len());
-            Some((std::mem::replace(pack, PackBuilder::new(self.class, sealer)?), permit))
+            Some((std::mem::replace(pack, self.new_pack(sealer)?), permit))
         };
         pack.push(block, chunks)?;
         Ok(full)
+    }
+
+    fn new_pack(&self, sealer: &Sealer) -> Result<PackBuilder, RepoError> {
+        let buffer = lock(&self.buffers).pop();
+        let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(self.gathering.pack as usize));
+        PackBuilder::new(self.class, sealer, buffer)
+    }
+
+    /// Takes back the memory of a pack that is stored.
+    pub(super) fn reuse(&self, buffer: Vec<u8>) {
+        lock(&self.buffers).push(buffer);
     }
 
     /// The packs that are not complete.

@@ -22,9 +22,12 @@ pub(super) struct FinishedPack {
 }
 
 impl PackBuilder {
-    pub(super) fn new(class: Class, sealer: &Sealer) -> Result<Self, RepoError> {
+    /// The pack is built in `buffer`, whatever is in it.
+    pub(super) fn new(class: Class, sealer: &Sealer, buffer: Vec<u8>) -> Result<Self, RepoError> {
         let sealer = sealer.pack_sealer()?;
-        let bytes = pack::header(sealer.salt()).to_vec();
+        let mut bytes = buffer;
+        bytes.clear();
+        bytes.extend_from_slice(&pack::header(sealer.salt()));
         let footer = Footer { class, blocks: Vec::new() };
         Ok(Self { sealer, bytes, footer, footer_length: pack::FOOTER })
     }
@@ -104,12 +107,12 @@ mod tests {
         const LIMIT: u32 = 1 << 20;
         let sealer = Sealer::plain(RepoId::new([0; 16]));
         let chunk = ChunkEntry { id: ChunkId::new([7; 32]), length: 1, base: None };
-        let mut pack = PackBuilder::new(Class::Data, &sealer).unwrap();
+        let mut pack = PackBuilder::new(Class::Data, &sealer, Vec::new()).unwrap();
         let mut sizes = Vec::new();
         for number in 0..900_usize {
             let (block, chunks) = (vec![7; number * 977 % 14_000], vec![chunk; number % 40]);
             if !pack.has_room(&block, &chunks, LIMIT) {
-                let fresh = PackBuilder::new(Class::Data, &sealer).unwrap();
+                let fresh = PackBuilder::new(Class::Data, &sealer, Vec::new()).unwrap();
                 let full = std::mem::replace(&mut pack, fresh);
                 let used = full.len() + full.footer_length;
                 let id = PackId { session: SnapshotId::new([0; 16]), number: 0 };

@@ -348,6 +348,7 @@ impl<'r> Shared<'r> {
             // The name has 128 random bits of this session: it was not another writer.
             return Err(RepoError::Machine);
         }
+        self.gatherer(record.footer.class).reuse(bytes);
         self.stored.fetch_add(record.size, Ordering::Relaxed);
         lock(&self.unpublished).push(record);
         self.heartbeat()?;
