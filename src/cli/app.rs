@@ -14,11 +14,9 @@ use super::unlock::{self, Secret};
 use crate::backend::{self, Backend};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
-use crate::repo::{Compression, Repo, Unlocking};
+use crate::repo::{Repo, Unlocking};
 use crate::report::{Event, Reporter};
-use crate::snapshot::{
-    self, CaptureOptions, Captured, Filter, Parent, Skipped, Snapshot, Timeline, Until,
-};
+use crate::snapshot::{self, Filter, Skipped, Snapshot, Timeline, Until};
 
 /// The program as it was called.
 pub struct App {
@@ -188,30 +186,19 @@ impl App {
                  snapshots hold them",
             ));
         };
-        let manifest = &between.earlier.manifest;
-        let options = CaptureOptions {
-            host: manifest.host.clone(),
-            application: manifest.application.clone(),
-            tags: Vec::new(),
-            parent: Parent::None,
-            reason: manifest.reason.clone(),
-            compression: Compression::Auto,
-            compare: false,
-        };
         self.ctx.phase("making the state of that moment", None);
-        let Captured { id, manifest, .. } = between.derive(&options, &self.ctx)?;
-        for skipped in &manifest.skipped {
+        let state = between.derive(&self.ctx)?;
+        for skipped in &state.manifest.skipped {
             let Skipped { item, reason } = skipped.clone();
             self.ctx.report(Event::Skipped { item, reason });
         }
-        let Some(id) = id else { return self.snapshot(repo, text) };
         self.ctx.report(Event::Note(format!(
             "snapshot {} is {} with the {} transactions after it",
-            id.short(),
+            state.id.short(),
             between.earlier.id.short(),
             between.transactions()
         )));
-        Ok(Snapshot { repo: Arc::clone(repo), id, manifest })
+        Ok(state)
     }
 }
 

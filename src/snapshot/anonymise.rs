@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use super::capture::{CaptureOptions, Captured};
 use super::derive::{Apply, derive};
 use super::manifest::{Reason, SourceRecord};
 use super::opened::{Snapshot, TreeRecord};
@@ -104,9 +103,8 @@ pub fn anonymise(
     snapshot: &Snapshot,
     database: &SourceRecord,
     rules: &Rules,
-    options: &CaptureOptions,
     ctx: &Context,
-) -> Result<Captured, Failure> {
+) -> Result<Snapshot, Failure> {
     let mut tables = Tables::new();
     let mut headers = BTreeMap::new();
     for record in snapshot.trees(database)? {
@@ -129,9 +127,8 @@ pub fn anonymise(
         apply(None, changes).map(Some)
     };
     let reason = Reason::Anonymised { of: snapshot.id };
-    let options = CaptureOptions { reason, ..options.clone() };
     let (time, skipped) = (snapshot.manifest.time, snapshot.manifest.skipped.clone());
-    derive(snapshot, time, &options, skipped, &mut edit, ctx)
+    derive(snapshot, time, reason, skipped, &mut edit, ctx)
 }
 
 /// By table, the rules of the fields.

@@ -1,12 +1,13 @@
 //! A snapshot made from another one: its state a few transactions later, a copy without what is
 //! nobody's business. It is an ordinary snapshot, so that everything can be done with it.
 
-use super::capture::{CaptureOptions, Captured};
-use super::counts::Counts;
-use super::manifest::{Instant, Manifest, Skipped, SourceRecord};
+use std::sync::Arc;
+
+use super::manifest::{Instant, Manifest, Reason, Skipped, SourceRecord};
 use super::opened::{self, Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::Failure;
+use crate::repo::Compression;
 use crate::time::Timestamp;
 use crate::tree::{self, Changes, Tree};
 
@@ -22,13 +23,13 @@ pub type EditTree<'a> =
 pub fn derive(
     snapshot: &Snapshot,
     time: Timestamp,
-    options: &CaptureOptions,
+    reason: Reason,
     skipped: Vec<Skipped>,
     edit: &mut EditTree<'_>,
     ctx: &Context,
-) -> Result<Captured, Failure> {
+) -> Result<Snapshot, Failure> {
     let repo = &snapshot.repo;
-    repo.write(options.compression, ctx, |session| {
+    repo.write(Compression::Auto, ctx, |session| {
         let mut sources = Vec::new();
         for source in &snapshot.manifest.sources {
             let shape = opened::shape(repo, source.kind)?;
@@ -62,11 +63,11 @@ pub fn derive(
             version: Manifest::version(0),
             time,
             finished: ctx.clock.now(),
-            host: options.host.clone(),
-            application: options.application.clone(),
-            tags: options.tags.clone(),
+            host: snapshot.manifest.host.clone(),
+            application: snapshot.manifest.application.clone(),
+            tags: Vec::new(),
             parent: Some(snapshot.id),
-            reason: options.reason.clone(),
+            reason,
             instant: Instant::Unproven,
             sources,
             skipped,
@@ -75,6 +76,6 @@ pub fn derive(
             unlisted: 0,
         };
         let id = session.commit(&manifest.encode()?)?;
-        Ok(Captured { id: Some(id), manifest, counts: Counts::default(), is_superfluous: false })
+        Ok(Snapshot { repo: Arc::clone(repo), id, manifest })
     })
 }

@@ -5,7 +5,6 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::capture::{CaptureOptions, Captured};
 use super::derive::{Apply, derive};
 use super::manifest::{Manifest, Reason, Skipped, SourceRecord};
 use super::opened::{Snapshot, TreeRecord};
@@ -127,7 +126,7 @@ impl Between {
     }
 
     /// Writes the state as a snapshot. Files are as in the snapshot before.
-    pub fn derive(&self, options: &CaptureOptions, ctx: &Context) -> Result<Captured, Failure> {
+    pub fn derive(&self, ctx: &Context) -> Result<Snapshot, Failure> {
         let mut databases = BTreeMap::new();
         let mut skipped = Vec::new();
         for (name, count) in &self.counts {
@@ -145,7 +144,6 @@ impl Between {
             before: self.later.id,
             transactions: self.transactions(),
         };
-        let options = CaptureOptions { reason, ..options.clone() };
         let earlier = &self.earlier;
         let mut edit =
             |source: &SourceRecord, record: &TreeRecord, apply: Apply<'_>| match databases
@@ -155,7 +153,7 @@ impl Between {
                 Some(database) => database.edit(earlier, record, apply),
                 None => Ok(None),
             };
-        derive(&self.earlier, self.time, &options, skipped, &mut edit, ctx)
+        derive(&self.earlier, self.time, reason, skipped, &mut edit, ctx)
     }
 }
 

@@ -17,8 +17,8 @@ use crate::cli::targets::{
 };
 use crate::hint::Failure;
 use crate::snapshot::{
-    self, CaptureOptions, Condition, Follow, Overwrite, Parent, RecordRules, Relatives, Rules,
-    Selection, Snapshot, SnapshotPath, SourceRecord, Until,
+    self, Condition, Follow, Overwrite, RecordRules, Relatives, Rules, Selection, Snapshot,
+    SnapshotPath, SourceRecord, Until,
 };
 use crate::source::{Extras, Kind, PathFilter, parse_lsn};
 use crate::time::parse_time;
@@ -302,20 +302,7 @@ fn anonymised(
     let scope = Scope::of(snapshot, &wanted.path)?;
     let in_scope = |source: &&SourceRecord| scope.has_source(source.kind, &source.name);
     let sources: Vec<_> = snapshot.manifest.sources.iter().filter(in_scope).collect();
-    let manifest = &snapshot.manifest;
-    let options = CaptureOptions {
-        host: manifest.host.clone(),
-        application: manifest.application.clone(),
-        tags: Vec::new(),
-        parent: Parent::None,
-        reason: manifest.reason.clone(),
-        compression: crate::repo::Compression::Auto,
-        compare: false,
-    };
-    let copy = snapshot::anonymise(snapshot, only_database(&sources)?, &rules, &options, &app.ctx)?;
-    let id = copy.id.unwrap_or(snapshot.id);
-    let repo = std::sync::Arc::clone(&snapshot.repo);
-    Ok(Snapshot { repo, id, manifest: copy.manifest })
+    snapshot::anonymise(snapshot, only_database(&sources)?, &rules, &app.ctx)
 }
 
 /// Reads `TABLE.COLUMN = RULE`; TOML takes the dots for tables in tables.
