@@ -79,22 +79,14 @@ fn state(database: &Database) -> String {
 
 #[test]
 fn whatever_fails_the_database_is_as_before_or_as_asked() {
-    let (world, database) = (World::bare(), Database::with(
+    let database = Database::with(
         "CREATE TABLE accounts (id integer PRIMARY KEY, balance integer UNIQUE, note text);
          INSERT INTO accounts SELECT n, n, repeat('n', n % 50) FROM generate_series(1, 4000) n;
          CREATE TABLE entries (id integer PRIMARY KEY, account integer REFERENCES accounts, what text);
          INSERT INTO entries SELECT n, n % 4000 + 1, md5(n::text) FROM generate_series(1, 20000) n;",
-    ));
-    let data = database.sql("SHOW data_directory");
-    world.write(
-        "coeval.toml",
-        &format!(
-            "[repository]\nurl = \"repo\"\nkey-file = \"app.key\"\n[application]\nname = \"app\"\n\
-             [database.main]\nurl = \"{}\"\n",
-            database.url
-        ),
     );
-    world.ok(&["init", "-q"]);
+    let world = World::with_database(&database.url, "");
+    let data = database.sql("SHOW data_directory");
     world.ok(&["backup", "-q"]);
     world.ok(&["database", "setup", "main"]);
     world.ok(&["backup", "-q", "--tag", "good"]);

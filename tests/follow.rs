@@ -37,14 +37,8 @@ struct Application {
 
 impl Application {
     fn new() -> Self {
-        let (world, database) = (World::bare(), Database::with(ACCOUNTS));
-        let config = format!(
-            "[repository]\nurl = \"repo\"\nkey-file = \"app.key\"\n[application]\nname = \"app\"\n\
-             [database.main]\nurl = \"{}\"\n",
-            database.url
-        );
-        world.write("coeval.toml", &config);
-        world.ok(&["init", "-q"]);
+        let database = Database::with(ACCOUNTS);
+        let world = World::with_database(&database.url, "");
         Self { world, database }
     }
 

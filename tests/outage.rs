@@ -46,16 +46,8 @@ const APPLICATION: &str = "
 
 /// An application on PostgreSQL with one snapshot.
 fn application(sql: &str) -> (World, Database) {
-    let (world, database) = (World::bare(), Database::with(sql));
-    world.write(
-        "coeval.toml",
-        &format!(
-            "[repository]\nurl = \"repo\"\nkey-file = \"app.key\"\n[application]\nname = \"app\"\n\
-             [database.main]\nurl = \"{}\"\n",
-            database.url
-        ),
-    );
-    world.ok(&["init", "-q"]);
+    let database = Database::with(sql);
+    let world = World::with_database(&database.url, "");
     world.ok(&["backup", "-q", "--tag", "good"]);
     (world, database)
 }

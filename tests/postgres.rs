@@ -243,6 +243,26 @@ fn a_role_that_is_no_superuser_can_capture_and_restore() {
     assert!(error.hint().unwrap().contains("exclude-tables"), "{:?}", error.hint());
 }
 
+#[test]
+fn a_role_that_may_only_read_captures_everything() {
+    let database = Database::with(
+        "CREATE TABLE a (id serial PRIMARY KEY, v text);
+        CREATE TABLE keyless (v text);
+        INSERT INTO a (v) SELECT n FROM generate_series(1, 20) n;
+        INSERT INTO keyless VALUES ('x'), ('x');
+        DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN;
+        GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;
+        GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO reader;
+        REVOKE EXECUTE ON FUNCTION pg_control_system FROM PUBLIC;",
+    );
+    let everything = Captured::of(&mut database.open());
+    let url = database.url.replace("postgres@", "reader@");
+    let mut reader = Postgres::new("main", &url, PostgresOptions::default()).unwrap();
+    let read = Captured::of(&mut reader);
+    assert_eq!(read.trees, everything.trees);
+    assert_eq!(read.description.header, everything.description.header);
+}
+
 fn open_error(source: &mut dyn Source) -> Failure {
     source.begin(None, &Context::new()).unwrap_err()
 }

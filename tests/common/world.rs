@@ -44,6 +44,21 @@ impl World {
         world
     }
 
+    /// An application whose database is at `url`, with `more` in its coeval.toml and an empty
+    /// repository.
+    pub fn with_database(url: &str, more: &str) -> Self {
+        let world = Self::bare();
+        world.write(
+            "coeval.toml",
+            &format!(
+                "[repository]\nurl = \"repo\"\nkey-file = \"app.key\"\n[application]\n\
+                 name = \"app\"\n[database.main]\nurl = \"{url}\"\n{more}"
+            ),
+        );
+        world.ok(&["init", "-q"]);
+        world
+    }
+
     /// The application with an empty repository.
     pub fn new() -> Self {
         let world = Self::bare();

@@ -243,7 +243,7 @@ impl Db {
         if self.streaming {
             return None;
         }
-        let rollback = sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {SETTINGS}")));
+        let rollback = sqlx::raw_sql("ROLLBACK");
         let done = self.runtime.block_on(rollback.execute(&mut self.connection));
         done.is_ok().then_some(self)
     }

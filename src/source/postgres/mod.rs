@@ -128,14 +128,11 @@ impl Postgres {
         parent: &(Description, Position),
         ctx: &Context,
     ) -> Result<Option<Description>, Failure> {
-        let (description, position) = parent;
         let mut db = self.connect()?;
         db.execute("beginning a transaction", session::READ)?;
-        let now = position::now(&mut db)?.filter(|now| now.sees_the_same_as(position));
-        let found = match now {
-            Some(now) => {
-                let header = session::unchanged_header(&mut db, description)?;
-                let mut position = position.clone();
+        let found = match session::unchanged(&mut db, parent)? {
+            Some((now, header)) => {
+                let (description, mut position) = parent.clone();
                 if position.log.is_none() {
                     // From here on a slot that was made since can be followed.
                     let config = &self.config;
@@ -143,8 +140,8 @@ impl Postgres {
                     following.read(&mut db, &mut position, ctx)?;
                 }
                 let notes = [(position::NOTE.to_owned(), position.to_note())].into();
-                let trees = description.trees.clone();
-                Some(Description { header: header.to_json(), trees, aids: Vec::new(), notes })
+                let (header, trees) = (header.to_json(), description.trees);
+                Some(Description { header, trees, aids: Vec::new(), notes })
             }
             None => None,
         };

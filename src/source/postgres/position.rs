@@ -165,17 +165,26 @@ pub(super) struct Now {
     inserted: Lsn,
 }
 
-/// Asks; `None` on a standby, which has no log of its own.
+/// Asks; `None` on a standby, which has no log of its own, and where this role may not ask: the
+/// rows can still be read.
 pub(super) fn now(db: &mut Db) -> Result<Option<Now>, PostgresError> {
-    let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE json_build_object(
+    let doing = "reading the position in the log";
+    let sql = "SELECT (NOT pg_is_in_recovery()
+         AND bool_and(has_function_privilege(name || '()', 'EXECUTE'))
+         AND has_function_privilege('pg_walfile_name(pg_lsn)', 'EXECUTE'))::text
+         FROM unnest(ARRAY['pg_control_system', 'pg_postmaster_start_time',
+           'pg_current_wal_insert_lsn', 'pg_current_wal_flush_lsn']) AS name";
+    if db.text(doing, sql)? != "true" {
+        return Ok(None);
+    }
+    let sql = "SELECT json_build_object(
            'snapshot', txid_current_snapshot()::text,
            'system', (SELECT system_identifier::text FROM pg_control_system()),
            'timeline', substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),
            'database', (SELECT oid::int8 FROM pg_database WHERE datname = current_database()),
            'started', pg_postmaster_start_time()::text,
-           'inserted', pg_current_wal_insert_lsn()::text) END::text";
-    // A server that does not let this role see these tells nothing; the rows can still be read.
-    db.optional_json("reading the position in the log", sql)
+           'inserted', pg_current_wal_insert_lsn()::text)::text";
+    db.json(doing, sql).map(Some)
 }
 
 impl Now {

@@ -148,13 +148,10 @@ impl Session {
     /// The description of the parent, if a restore finds nothing changed since.
     pub(super) fn find_unchanged(
         &mut self,
-        (description, position): &(Description, Position),
+        parent: &(Description, Position),
     ) -> Result<Option<Description>, PostgresError> {
-        let now = position::now(&mut self.db)?;
-        if !now.is_some_and(|now| now.sees_the_same_as(position)) {
-            return Ok(None);
-        }
-        let header = unchanged_header(&mut self.db, description)?;
+        let Some((_, header)) = unchanged(&mut self.db, parent)? else { return Ok(None) };
+        let (description, _) = parent;
         if let schema @ Schema::PgDump { .. } = &header.schema {
             self.schema = Some(ddl::Dumped { schema: schema.clone(), failed: false });
         }
@@ -495,15 +492,17 @@ fn set_sequence(db: &mut Db, sequence: &Sequence) -> Result<(), PostgresError> {
     Ok(())
 }
 
-/// The header of a database whose tables and schema are as they were.
-pub(super) fn unchanged_header(
+/// The instant and the header of a database, if it is as it was then.
+pub(super) fn unchanged(
     db: &mut Db,
-    then: &Description,
-) -> Result<DatabaseHeader, PostgresError> {
+    (then, position): &(Description, Position),
+) -> Result<Option<(Now, DatabaseHeader)>, PostgresError> {
+    let now = position::now(db)?.filter(|now| now.sees_the_same_as(position));
+    let Some(now) = now else { return Ok(None) };
     let mut header = DatabaseHeader::from_json(&then.header)?;
     // Numbers are handed out also by transactions that come to nothing.
     header.sequences = catalog::sequences(db)?;
-    Ok(header)
+    Ok(Some((now, header)))
 }
 
 /// What the log is read for.
