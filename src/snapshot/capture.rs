@@ -129,53 +129,35 @@ pub fn capture_held(
             unlisted,
         }
     };
+    let captured = |id, manifest, is_superfluous| Captured {
+        id,
+        manifest,
+        counts: collector.counts(),
+        is_superfluous,
+    };
+    let mut capture_all = |writer: &dyn ChunkWriter, parent: Option<&Snapshot>| {
+        let (collector, compare) = (&*collector, options.compare);
+        Together { reader: repo, writer, parent, collector, compare, ctx }
+            .capture_all(sources, held)
+    };
     if mode == Mode::DryRun {
         repo.refresh()?;
         let (parent, scratch) = (find_parent(repo, options)?, repo.scratch()?);
-        let records = Together {
-            reader: repo,
-            writer: &scratch,
-            parent: parent.as_ref(),
-            collector: &collector,
-            compare: options.compare,
-            ctx,
-        }
-        .capture_all(sources, held)?;
-        let manifest = manifest(parent, records, Written::default());
-        return Ok(Captured {
-            id: None,
-            manifest,
-            counts: collector.counts(),
-            is_superfluous: false,
-        });
+        let records = capture_all(&scratch, parent.as_ref())?;
+        return Ok(captured(None, manifest(parent, records, Written::default()), false));
     }
     repo.write(options.compression, ctx, |session| {
         // Not before the session can be seen: from then on nobody removes what is in a snapshot
         // that is still valid, so what the parent refers to needs no looking up.
         let parent = find_parent(repo, options)?;
-        let records = Together {
-            reader: repo,
-            writer: session,
-            parent: parent.as_ref(),
-            collector: &collector,
-            compare: options.compare,
-            ctx,
-        }
-        .capture_all(sources, held)?;
-        let superfluous = mode.is_superfluous(&records.0, parent.as_ref());
-        if superfluous {
-            let manifest = manifest(parent, records, Written::default());
-            return Ok(Captured {
-                id: None,
-                manifest,
-                counts: collector.counts(),
-                is_superfluous: true,
-            });
+        let records = capture_all(session, parent.as_ref())?;
+        if mode.is_superfluous(&records.0, parent.as_ref()) {
+            return Ok(captured(None, manifest(parent, records, Written::default()), true));
         }
         session.flush()?;
         let manifest = manifest(parent, records, session.written());
         let id = session.commit(&manifest.encode()?)?;
-        Ok(Captured { id: Some(id), manifest, counts: collector.counts(), is_superfluous: false })
+        Ok(captured(Some(id), manifest, false))
     })
 }
 
