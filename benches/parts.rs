@@ -11,7 +11,7 @@ use coeval::context::Context;
 use coeval::crypto::{KdfCost, KeyFile, MasterKey, Sealer, Unlock};
 use coeval::hint::Failure;
 use coeval::id::{ChunkId, RepoId};
-use coeval::repo::format::block::{self, Encoder};
+use coeval::repo::format::block::{Decoder, Encoder};
 use coeval::repo::format::config::Config;
 use coeval::repo::{
     ChunkReader as _, ChunkWriter as _, Class, Compression, MemoryChunks, NewKey, Repo, Unlocking,
@@ -134,10 +134,11 @@ fn bytes(criterion: &mut Criterion) {
             || data.chunks(BLOCK).map(|block| encoder.encode(block).expect("a block")).collect();
         let encoded: Vec<Vec<u8>> = encode();
         group.bench_function(format!("compress {name}"), |bencher| bencher.iter(&mut encode));
+        let mut decoder = Decoder::new().expect("zstd");
         group.bench_function(format!("decompress {name}"), |bencher| {
             bencher.iter(|| {
                 for block in &encoded {
-                    black_box(block::decode(block).expect("a block"));
+                    black_box(decoder.decode(block).expect("a block"));
                 }
             });
         });

@@ -17,6 +17,8 @@ use crate::id::ChunkId;
 const GAP: u64 = 256 << 10;
 /// The longest range that is read at once: the memory of a thread, and its share of the work.
 const RANGE: u64 = 2 << 20;
+/// The shortest of which it is worth while to make several.
+const SHARE: u64 = 64 << 10;
 
 /// A wanted chunk and where it is.
 struct Wanted<'a> {
@@ -54,7 +56,7 @@ impl Repo {
             wanted.push(Wanted { index, id, location });
         }
         wanted.sort_unstable_by_key(|w| (w.location.pack, w.location.offset, w.location.inner));
-        let ranges = ranges(&wanted);
+        let ranges = ranges(&wanted, jobs);
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(range) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -123,8 +125,12 @@ impl Repo {
     }
 }
 
-/// Cuts what is wanted, in the order of packs, into what is read at once.
-fn ranges(wanted: &[Wanted<'_>]) -> Vec<Range<usize>> {
+/// Cuts what is wanted, in the order of packs, into what is read at once; so that each of `jobs`
+/// threads has a share.
+fn ranges(wanted: &[Wanted<'_>], jobs: usize) -> Vec<Range<usize>> {
+    let blocks = wanted.chunk_by(|a, b| a.block() == b.block());
+    let bytes: u64 = blocks.map(|chunks| u64::from(chunks[0].location.length)).sum();
+    let longest = (bytes / (2 * jobs as u64).max(1)).clamp(SHARE, RANGE);
     let mut ranges = Vec::new();
     let mut from = 0;
     for to in 1..=wanted.len() {
@@ -132,7 +138,7 @@ fn ranges(wanted: &[Wanted<'_>]) -> Vec<Range<usize>> {
             let (first, last) = (&wanted[from], &wanted[to - 1]);
             next.location.pack != first.location.pack
                 || next.start() > last.end() + GAP
-                || next.end() > first.start() + RANGE && next.block() != last.block()
+                || next.end() > first.start() + longest && next.block() != last.block()
         });
         if apart {
             ranges.push(from..to);

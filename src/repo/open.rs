@@ -8,7 +8,7 @@ use super::error::RepoError;
 use super::format::config::Config;
 use super::format::name;
 use super::format::segment::Segment;
-use super::read::{self, BlockCache};
+use super::read::{self, BlockCache, Decoders};
 use super::view::View;
 use crate::backend::{self, Backend, Created};
 use crate::context::Context;
@@ -31,6 +31,7 @@ pub struct Repo {
     pub(super) config: Config,
     pub(super) view: View,
     pub(super) blocks: BlockCache,
+    pub(super) decoders: Decoders,
 }
 
 /// How an encrypted repository is opened.
@@ -120,7 +121,15 @@ impl Repo {
         let directory = cache.join(config.id.to_string()).join("index");
         let present = segment_ids(&*backend)?;
         let view = View::open(&directory, &present)?;
-        Ok(Self { backend, sealer, master, config, view, blocks: read::block_cache() })
+        Ok(Self {
+            backend,
+            sealer,
+            master,
+            config,
+            view,
+            blocks: read::block_cache(),
+            decoders: Decoders::default(),
+        })
     }
 
     /// The master key of an encrypted repository. The configuration's word that it is not

@@ -1,11 +1,15 @@
 //! Reading chunks: index, block cache, pack.
 
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
 
 use super::chunks::{ChunkReader, EachChunk};
 use super::error::RepoError;
+use super::format::block::Decoder;
+use super::format::name;
 use super::format::pack::Part;
-use super::format::{block, name};
 use super::open::Repo;
 use super::view::{Location, PackInfo};
 use crate::hint::Failure;
@@ -23,6 +27,30 @@ pub(super) struct BlockWeight;
 impl quick_cache::Weighter<(u32, u16), Bytes> for BlockWeight {
     fn weight(&self, _: &(u32, u16), block: &Bytes) -> u64 {
         block.len() as u64
+    }
+}
+
+/// Decoders that are not in use: to make one takes as long as to decode a block of nodes.
+#[derive(Default)]
+pub(super) struct Decoders(Mutex<Vec<Decoder>>);
+
+impl fmt::Debug for Decoders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Decoders")
+    }
+}
+
+impl Decoders {
+    fn decode(&self, block: &[u8]) -> Result<Vec<u8>, RepoError> {
+        let idle = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let decoder = idle().pop();
+        let mut decoder = match decoder {
+            Some(decoder) => decoder,
+            None => Decoder::new().map_err(RepoError::Zstd)?,
+        };
+        let chunks = decoder.decode_owned(block);
+        idle().push(decoder);
+        Ok(chunks?)
     }
 }
 
@@ -90,7 +118,7 @@ impl Repo {
             let opener = self.sealer.pack_opener(&pack.salt);
             let block =
                 opener.open(u32::from(location.block), Part::Block as u8, sealed()?.into())?;
-            Ok(block::decode(&block)?.into())
+            Ok(self.decoders.decode(&block)?.into())
         };
         self.blocks.get_or_insert_with(&(location.pack, location.block), decode).map_err(|error| {
             match error {

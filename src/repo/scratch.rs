@@ -8,9 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::chunks::{ChunkReader, ChunkWriter, Class};
+use super::chunks::{ChunkReader, ChunkWriter, Class, EachChunk};
 use super::error::RepoError;
 use super::open::Repo;
+use crate::hint::Failure;
 use crate::id::ChunkId;
 
 /// Writes like a session, but keeps new chunks only in a temporary file that is gone afterwards.
@@ -67,5 +68,22 @@ impl ChunkReader for Scratch<'_> {
 
     fn names(&self, id: &ChunkId, bytes: &[u8]) -> bool {
         self.repo.names(id, bytes)
+    }
+
+    fn read_chunks(
+        &self,
+        ids: &[ChunkId],
+        jobs: usize,
+        each: &EachChunk<'_>,
+    ) -> Result<(), Failure> {
+        let (new, old): (Vec<_>, Vec<_>) = {
+            let new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+            (0..ids.len()).partition(|&index| new.chunks.contains_key(&ids[index]))
+        };
+        for index in new {
+            each(index, self.read_chunk(&ids[index])?)?;
+        }
+        let ids: Vec<ChunkId> = old.iter().map(|&index| ids[index]).collect();
+        self.repo.read_chunks(&ids, jobs, &|index, bytes| each(old[index], bytes))
     }
 }

@@ -75,8 +75,7 @@ pub fn compare(
             }
         }
         entries(reader, &values, each)?;
-        go(&mut old, old_move)?;
-        go(&mut new, new_move)?;
+        go(&mut old, &mut new, old_move, new_move)?;
     }
 }
 

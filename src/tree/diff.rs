@@ -85,8 +85,7 @@ impl Differences<'_> {
                 old.filter(|here| old_move == Move::Skip && here.child.is_none()),
                 new.filter(|here| new_move == Move::Skip && here.child.is_none()),
             );
-            go(&mut self.old, old_move)?;
-            go(&mut self.new, new_move)?;
+            go(&mut self.old, &mut self.new, old_move, new_move)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -143,11 +142,25 @@ fn difference(old: Option<Here<'_>>, new: Option<Here<'_>>) -> Option<Difference
     Some(Difference { key, old: old.map(|here| here.value()), new: new.map(|here| here.value()) })
 }
 
-pub(super) fn go(cursor: &mut Cursor<'_>, to: Move) -> Result<(), TreeError> {
-    match to {
-        Move::Stay => {}
-        Move::Skip => cursor.skip(),
-        Move::Enter => cursor.enter()?,
+/// Moves both cursors. Subtrees that only one of them comes to are read ahead of it.
+pub(super) fn go<'a>(
+    old: &mut Cursor<'a>,
+    new: &mut Cursor<'a>,
+    old_move: Move,
+    new_move: Move,
+) -> Result<(), TreeError> {
+    if old_move == Move::Enter {
+        old.read_ahead(&new.children());
+    }
+    if new_move == Move::Enter {
+        new.read_ahead(&old.children());
+    }
+    for (cursor, to) in [(old, old_move), (new, new_move)] {
+        match to {
+            Move::Stay => {}
+            Move::Skip => cursor.skip(),
+            Move::Enter => cursor.enter()?,
+        }
     }
     Ok(())
 }

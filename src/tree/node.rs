@@ -69,8 +69,13 @@ impl Node {
         reader: &dyn ChunkReader,
         at: usize,
     ) -> Result<Self, TreeError> {
+        self.decode_child(at, reader.read_chunk(&self.child(at).id)?)
+    }
+
+    /// The same of a child whose chunk is read already.
+    pub(super) fn decode_child(&self, at: usize, bytes: Bytes) -> Result<Self, TreeError> {
         let Child { id, entries } = self.child(at);
-        let child = Self::decode(id, reader.read_chunk(&id)?)?;
+        let child = Self::decode(id, bytes)?;
         let bad = |reason| Err(TreeError::BadNode { id, reason });
         if child.level + 1 != self.level {
             bad("it is at another level than its parent says")

@@ -1,13 +1,21 @@
 //! Reading a tree: one entry, or entries in order.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
 
 use super::Tree;
 use super::change::{Change, Changes, Key, Value};
 use super::error::TreeError;
 use super::node::{Child, Node};
 use crate::hint::Failure;
+use crate::id::ChunkId;
 use crate::repo::ChunkReader;
+
+/// The most nodes that are read ahead of a cursor at a time.
+const AHEAD: usize = 64;
 
 /// The value of a key, or `None` where the tree has no such entry.
 pub fn get(reader: &dyn ChunkReader, tree: Tree, key: &[u8]) -> Result<Option<Value>, TreeError> {
@@ -123,7 +131,10 @@ impl Entries<'_> {
         loop {
             match self.cursor.here(&from)? {
                 None => return Ok(None),
-                Some(Here { child: Some(_), .. }) => self.cursor.enter()?,
+                Some(Here { child: Some(_), .. }) => {
+                    self.cursor.read_ahead(&HashSet::new());
+                    self.cursor.enter()?;
+                }
                 Some(here) => {
                     let entry = here
                         .key
@@ -158,8 +169,32 @@ pub(super) struct Cursor<'a> {
     reader: &'a dyn ChunkReader,
     /// The tree, as long as its root has not been read.
     fresh: Option<Tree>,
-    /// From the root down, each with the place of the entry to go on with. None is finished.
-    path: Vec<(Node, usize)>,
+    /// From the root down. None is finished.
+    path: Vec<Step>,
+    /// How many nodes to read ahead the next time: twice as many each time, so that who wants
+    /// little reads little.
+    window: usize,
+}
+
+/// A node on the way to where a cursor is.
+struct Step {
+    node: Node,
+    /// The entry to go on with.
+    at: usize,
+    /// Children that were read ahead.
+    ahead: HashMap<ChunkId, Bytes>,
+}
+
+impl Step {
+    fn new(node: Node) -> Self {
+        Self { node, at: 0, ahead: HashMap::new() }
+    }
+
+    /// The children that are still to come.
+    fn children(&self) -> impl Iterator<Item = ChunkId> {
+        let all = if self.node.level() > 0 { self.node.len() } else { 0 };
+        (self.at..all).map(|at| self.node.child(at).id)
+    }
 }
 
 /// What a cursor stands before.
@@ -175,7 +210,7 @@ pub(super) struct Here<'c> {
 
 impl fmt::Debug for Cursor<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.iter().map(|(node, at)| (node.id(), *at));
+        let path = self.path.iter().map(|step| (step.node.id(), step.at));
         f.debug_list().entries(path).finish()
     }
 }
@@ -194,18 +229,18 @@ impl Here<'_> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(reader: &'a dyn ChunkReader, tree: impl Into<Option<Tree>>) -> Self {
-        Self { reader, fresh: tree.into(), path: Vec::new() }
+        Self { reader, fresh: tree.into(), path: Vec::new(), window: 1 }
     }
 
     /// What comes next, passing over what ends before `from`; `None` at the end.
     pub(super) fn here(&mut self, from: &[u8]) -> Result<Option<Here<'_>>, TreeError> {
         if let Some(tree) = self.fresh.take() {
             let root = Node::read_root(self.reader, &tree)?;
-            self.path.push((root, 0));
+            self.path.push(Step::new(root));
             self.leave_finished();
         }
         if !from.is_empty() {
-            while let Some((node, at)) = self.path.last_mut() {
+            while let Some(Step { node, at, .. }) = self.path.last_mut() {
                 *at = node.lower_bound(from).max(*at);
                 if *at < node.len() {
                     break;
@@ -213,7 +248,7 @@ impl<'a> Cursor<'a> {
                 self.leave_finished();
             }
         }
-        Ok(self.path.last().map(|(node, at)| Here {
+        Ok(self.path.last().map(|Step { node, at, .. }| Here {
             node,
             at: *at,
             level: node.level(),
@@ -222,19 +257,52 @@ impl<'a> Cursor<'a> {
         }))
     }
 
+    /// The subtrees of the node that the cursor is in, from where it stands.
+    pub(super) fn children(&self) -> HashSet<ChunkId> {
+        self.path.last().map(|step| step.children().collect()).unwrap_or_default()
+    }
+
+    /// Reads the subtree before which the cursor stands, and some of those after it, by several
+    /// threads; but none of `passed_over`. What cannot be read is tried again when it is entered.
+    pub(super) fn read_ahead(&mut self, passed_over: &HashSet<ChunkId>) {
+        let Some(step) = self.path.last_mut() else { return };
+        if step.children().next().is_none_or(|next| step.ahead.contains_key(&next)) {
+            return;
+        }
+        let wanted = step.children().filter(|id| !passed_over.contains(id));
+        let wanted: Vec<ChunkId> = wanted.take(self.window).collect();
+        self.window = (2 * self.window).min(AHEAD);
+        let read = Mutex::new(HashMap::new());
+        let keep = |index: usize, bytes| {
+            let id = wanted[index];
+            read.lock().unwrap_or_else(PoisonError::into_inner).insert(id, bytes);
+            Ok(())
+        };
+        if wanted.len() > 1
+            && self.reader.read_chunks(&wanted, rayon::current_num_threads(), &keep).is_err()
+        {
+            // Its error is that of the node which cannot be read, and belongs to who enters it.
+            self.window = 1;
+        }
+        step.ahead = read.into_inner().unwrap_or_else(PoisonError::into_inner);
+    }
+
     /// Goes to the first entry of the subtree before which the cursor stands.
     pub(super) fn enter(&mut self) -> Result<(), TreeError> {
-        if let Some((node, at)) = self.path.last() {
-            let child = node.read_child(self.reader, *at)?;
-            self.path.push((child, 0));
+        if let Some(Step { node, at, ahead }) = self.path.last_mut() {
+            let child = match ahead.remove(&node.child(*at).id) {
+                Some(bytes) => node.decode_child(*at, bytes)?,
+                None => node.read_child(self.reader, *at)?,
+            };
+            self.path.push(Step::new(child));
         }
         Ok(())
     }
 
     /// Passes over the entry, with all that is below it.
     pub(super) fn skip(&mut self) {
-        if let Some((_, at)) = self.path.last_mut() {
-            *at += 1;
+        if let Some(step) = self.path.last_mut() {
+            step.at += 1;
         }
         self.leave_finished();
     }
@@ -246,12 +314,12 @@ impl<'a> Cursor<'a> {
     }
 
     fn leave_finished(&mut self) {
-        while let Some((node, at)) = self.path.last()
-            && *at == node.len()
+        while let Some(step) = self.path.last()
+            && step.at == step.node.len()
         {
             self.path.pop();
-            if let Some((_, at)) = self.path.last_mut() {
-                *at += 1;
+            if let Some(step) = self.path.last_mut() {
+                step.at += 1;
             }
         }
     }

@@ -126,12 +126,16 @@ impl Decoder {
             Err(bad(format!("it holds {} bytes, its header says {length}", chunks.len())))
         }
     }
-}
 
-/// The chunks in a block, one after the other.
-pub fn decode(block: &[u8]) -> Result<Vec<u8>, FormatError> {
-    let failed = |error: io::Error| FormatError { what: WHAT, reason: error.to_string() };
-    Ok(Decoder::new().map_err(failed)?.decode(block)?.to_vec())
+    /// The same in a buffer of their own.
+    pub fn decode_owned(&mut self, block: &[u8]) -> Result<Vec<u8>, FormatError> {
+        let is_here = is_compressed(block);
+        let chunks = self.decode(block)?;
+        if is_here {
+            return Ok(std::mem::take(&mut self.chunks));
+        }
+        Ok(chunks.to_vec())
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +158,7 @@ mod tests {
         for chunks in [Vec::new(), b"a".to_vec(), vec![7; 300_000], noise] {
             let block = encoder.encode(&chunks).expect("a block");
             assert!(block.len() <= chunks.len() + HEADER, "what does not shrink is stored");
-            assert_eq!(decode(&block).as_deref(), Ok(chunks.as_slice()));
+            assert_eq!(Decoder::new().unwrap().decode(&block), Ok(chunks.as_slice()));
         }
     }
 
@@ -164,10 +168,10 @@ mod tests {
         for (at, value) in [(0, 2), (0, 9), (1, 0xff), (2, 0xff), (4, 0xff)] {
             let mut bad = good.clone();
             bad[at] = value;
-            assert!(decode(&bad).is_err(), "byte {at} = {value}");
+            assert!(Decoder::new().unwrap().decode(&bad).is_err(), "byte {at} = {value}");
         }
         for length in 0..good.len() {
-            assert!(decode(&good[..length]).is_err(), "cut to {length}");
+            assert!(Decoder::new().unwrap().decode(&good[..length]).is_err(), "cut to {length}");
         }
     }
 }
