@@ -145,3 +145,64 @@ fn the_session_of_whoever_restores_works_before_during_and_after() {
     let (_, failures) = probed(&restore);
     assert!(failures > 0);
 }
+
+#[test]
+fn an_application_is_asked_again_when_its_code_changed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/venv.sh");
+    let python = ok(Command::new(python).arg("5.2"));
+    let configuration = format!(
+        "[repository]\nurl = \"repo\"\nkey-file = \"key\"\n[database.main]\n\
+         url = \"sqlite://db.sqlite3\"\ndjango = {{ manage = \"manage.py\", python = \"{python}\" }}\n"
+    );
+    let settings = |size: u32| {
+        format!(
+            "from pathlib import Path\nopen('asked', 'a').write('x')\nSECRET_KEY = 'x'\n\
+             INSTALLED_APPS = ['django.contrib.contenttypes', 'shop']\nDATABASES = {{'default': \
+             {{'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3'}}}}\n# {size}\n"
+        )
+    };
+    let manage = "import os, sys\nos.environ['DJANGO_SETTINGS_MODULE'] = 'settings'\n\
+                  from django.core.management import execute_from_command_line\n\
+                  execute_from_command_line(sys.argv)\n";
+    let models = "from django.db import models\nclass Thing(models.Model):\n    \
+                  name = models.CharField(max_length=9)\n";
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("a file");
+    };
+    std::fs::create_dir(folder.path().join("shop")).expect("a folder");
+    let settings_files = [
+        ("coeval.toml", configuration.as_str()),
+        ("settings.py", &settings(1)),
+        ("manage.py", manage),
+        ("shop/__init__.py", ""),
+        ("shop/models.py", models),
+    ];
+    for (name, content) in settings_files {
+        write(name, content);
+    }
+    let asked = || {
+        let times = || std::fs::read(folder.path().join("asked")).map_or(0, |times| times.len());
+        let before = times();
+        ok(command(env!("CARGO_BIN_EXE_coeval"), folder.path(), "").args(["backup", "-q"]));
+        times() > before
+    };
+    ok(command(&python, folder.path(), "").args(["manage.py", "migrate", "--run-syncdb", "-v0"]));
+    ok(command(env!("CARGO_BIN_EXE_coeval"), folder.path(), "").args(["init", "-q"]));
+    assert!(asked());
+    // What was changed less than two seconds ago could change again and look the same.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(asked());
+    assert!(!asked());
+    for (name, content) in [("settings.py", &settings(2)), ("shop/views.py", &String::new())] {
+        write(name, content);
+        assert!(asked(), "{name}");
+        std::thread::sleep(Duration::from_millis(2500));
+        assert!(asked() && !asked(), "{name}");
+    }
+    let shown = command(env!("CARGO_BIN_EXE_coeval"), folder.path(), "")
+        .args(["export", "latest", "-o", "package.tar.gz"])
+        .output()
+        .expect("coeval");
+    assert!(shown.status.success(), "{}", text(&shown));
+}

@@ -135,8 +135,8 @@ impl Django {
 
     /// What the project says about its models, in JSON.
     pub fn introspect(&self) -> Result<String, Failure> {
-        let models = django::introspect(&self.manage, self.python())?;
-        Ok(String::from_utf8_lossy(&models).into_owned())
+        let answer = django::introspect(&self.manage, self.python())?;
+        Ok(String::from_utf8_lossy(&answer.models).into_owned())
     }
 }
 

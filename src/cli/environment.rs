@@ -1,5 +1,6 @@
 //! The environment, read once: the only place of the program that looks at it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use zeroize::Zeroizing;
@@ -88,4 +89,21 @@ pub fn variable(name: &str) -> Result<Option<String>, Failure> {
 #[expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
 fn home(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// A digest of the environment that commands which coeval runs see, without what differs from one
+/// terminal or start of a service to the next.
+pub fn digest() -> String {
+    const PASSING: &str = "_ SHLVL PWD OLDPWD TERM COLUMNS LINES INVOCATION_ID JOURNAL_STREAM \
+                           SYSTEMD_EXEC_PID XDG_SESSION_ID SSH_CLIENT SSH_CONNECTION SSH_TTY";
+    let lasting = |(name, _): &(OsString, OsString)| {
+        !PASSING.split_ascii_whitespace().any(|passing| name == passing)
+    };
+    let mut variables: Vec<_> = std::env::vars_os().filter(lasting).collect();
+    variables.sort();
+    let mut hasher = blake3::Hasher::new();
+    for part in variables.iter().flat_map(|(name, value)| [name, value]) {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_encoded_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }

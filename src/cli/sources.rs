@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::app::App;
 use super::config::{dereference, is_name};
 use super::databases::DatabaseUrl;
+use super::environment;
 use super::error::usage;
 use super::excludes::Excludes;
 use super::named::{Lists, Piped};
@@ -119,7 +120,8 @@ impl SourceArgs {
                 None => source,
                 Some(django) => {
                     let (manage, python) = (django.manage.clone(), django.python().to_owned());
-                    Box::new(DjangoDatabase::new(source, manage, python))
+                    let database = DjangoDatabase::new(source, manage, python);
+                    Box::new(database.in_environment(environment::digest()))
                 }
             });
         }

@@ -1,9 +1,13 @@
 //! Asks a Django application what its models are, while its database is captured.
 
+use std::collections::BTreeMap;
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde::Deserialize;
+
+use super::asked::{self, Asked};
 use super::catalog::Catalog;
 use super::model_map::{INTROSPECTION_SCRIPT, ModelMap};
 use crate::context::Context;
@@ -25,14 +29,56 @@ pub struct DjangoDatabase {
     database: Box<dyn Source>,
     manage: PathBuf,
     python: PathBuf,
+    environment: Option<String>,
 }
 
 impl DjangoDatabase {
     /// The database of the project of this `manage.py`, which is run with `python`.
     pub fn new(database: Box<dyn Source>, manage: PathBuf, python: PathBuf) -> Self {
-        Self { database, manage, python }
+        Self { database, manage, python, environment: None }
+    }
+
+    /// The application is not asked again as long as its files and this, a digest of the
+    /// environment that it runs in, are as they were.
+    #[must_use]
+    pub fn in_environment(self, environment: String) -> Self {
+        Self { environment: Some(environment), ..self }
+    }
+
+    /// The notes of the parent, if what they say still holds.
+    fn known(&self, parent: Option<&dyn Parent>) -> Result<Option<Notes>, Failure> {
+        let (Some(environment), Some(parent)) = (&self.environment, parent) else {
+            return Ok(None);
+        };
+        let notes = parent.description()?.notes;
+        let (Some(models), Some(seen)) = (notes.get(NOTE), notes.get(asked::NOTE)) else {
+            return Ok(None);
+        };
+        let holds = serde_json::from_slice::<Asked>(seen)
+            .is_ok_and(|seen| seen.still_holds(&self.manage, &self.python, environment));
+        let note = |name: &str, note: &Vec<u8>| (name.to_owned(), note.clone());
+        Ok(holds.then(|| [note(NOTE, models), note(asked::NOTE, seen)].into()))
+    }
+
+    fn ask(&self, ctx: &Context) -> Result<Notes, Failure> {
+        ctx.phase("asking the application for its models", None);
+        let time = ctx.clock.now();
+        let Answer { models, files } = introspect(&self.manage, &self.python)?;
+        let mut notes = Notes::from([(NOTE.to_owned(), models)]);
+        if let Some(environment) = &self.environment
+            && let Some(asked) = Asked::of(files, (&self.manage, &self.python, environment), time)
+        {
+            let failed = |error: serde_json::Error| {
+                Failure::message(ErrorKind::Failed, error.to_string(), None)
+            };
+            notes.insert(asked::NOTE.to_owned(), serde_json::to_vec(&asked).map_err(failed)?);
+        }
+        Ok(notes)
     }
 }
+
+/// Notes of a snapshot, by name.
+type Notes = BTreeMap<String, Vec<u8>>;
 
 impl Source for DjangoDatabase {
     fn kind(&self) -> Kind {
@@ -49,13 +95,13 @@ impl Source for DjangoDatabase {
         parent: Option<&dyn Parent>,
         ctx: &Context,
     ) -> Result<Description, Failure> {
-        ctx.phase("asking the application for its models", None);
-        let answer = introspect(&self.manage, &self.python);
+        let answer = match self.known(parent)? {
+            Some(notes) => Ok(notes),
+            None => self.ask(ctx),
+        };
         let mut description = self.database.begin(parent, ctx)?;
         match answer {
-            Ok(models) => {
-                description.notes.insert(NOTE.to_owned(), models);
-            }
+            Ok(notes) => description.notes.extend(notes),
             Err(error) => ctx.report(Event::Skipped {
                 item: format!("the models of database {}", self.name()),
                 reason: error.to_string(),
@@ -141,11 +187,26 @@ fn storage_of(note: &str, roots: &[(String, PathBuf)]) -> Option<(String, String
     }
 }
 
-/// Runs `manage.py shell` with the script and gives the line that it answers with.
+/// The line with what the answer depends on.
+#[derive(Deserialize)]
+struct Seen {
+    files: Vec<PathBuf>,
+}
+
+/// What an application says.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its models, as one line of JSON.
+    pub models: Vec<u8>,
+    /// The files and folders that this depends on.
+    pub files: Vec<PathBuf>,
+}
+
+/// Runs `manage.py shell` with the script and gives what it answers.
 ///
 /// The script comes from a file: Django starts an interactive console when a pipe is not readable
 /// the moment it looks.
-pub fn introspect(manage: &Path, python: &Path) -> Result<Vec<u8>, Failure> {
+pub fn introspect(manage: &Path, python: &Path) -> Result<Answer, Failure> {
     let failed = |text: String| {
         let hint = format!("try `{} {} check`", python.display(), manage.display());
         Failure::message(ErrorKind::Failed, text, Some(hint))
@@ -169,10 +230,11 @@ pub fn introspect(manage: &Path, python: &Path) -> Result<Vec<u8>, Failure> {
         let last = complaint.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
         return Err(failed(format!("{} shell failed: {last}", manage.display())));
     }
-    let answer = output.stdout.split(|byte| *byte == b'\n');
-    let mut answer = answer.filter(|line| line.starts_with(ANSWER.as_bytes()));
-    answer
-        .next()
-        .map(<[u8]>::to_vec)
-        .ok_or_else(|| failed(format!("{} shell did not answer", manage.display())))
+    let mut lines = output.stdout.split(|byte| *byte == b'\n');
+    let seen = lines.find_map(|line| serde_json::from_slice(line).ok());
+    let models = lines.find(|line| line.starts_with(ANSWER.as_bytes()));
+    match (models, seen) {
+        (Some(models), Some(Seen { files })) => Ok(Answer { models: models.to_vec(), files }),
+        _ => Err(failed(format!("{} shell did not answer", manage.display()))),
+    }
 }

@@ -3,7 +3,7 @@
 # shell runs its input differs; the only blank line is the last, because a shell that finds its input
 # late reads it as if it were typed.
 def coeval_introspect():
-    import json, platform, django
+    import json, os, platform, sys, sysconfig, django
     from django.apps import apps
     from django.conf import settings
     from django.core.files.storage import FileSystemStorage
@@ -53,6 +53,21 @@ def coeval_introspect():
             "generic": [{"name": f.name, "ct_field": f.ct_field, "fk_field": f.fk_field} for f in generic],
             "natural_key": {"dumps": hasattr(cls, "natural_key"),
                             "loads": hasattr(cls._default_manager, "get_by_natural_key")}}
+    def files():
+        # What the answer depends on; the standard library comes with the interpreter.
+        base = os.path.dirname(os.path.abspath(sys.argv[0]))
+        endings = (".py", ".env", ".toml", ".ini", ".cfg", ".json", ".yaml", ".yml")
+        found = {sys.executable, *(e.path for e in os.scandir(base) if e.name.endswith(endings) or e.name.startswith(".env"))}
+        for module in list(sys.modules.values()):
+            path = os.path.abspath(getattr(module, "__file__", None) or base)
+            parts = path.split(os.sep)
+            packages = next((i for i, p in enumerate(parts) if p in ("site-packages", "dist-packages")), None)
+            if packages is not None:
+                found.add(os.sep.join(parts[:packages + 1]))
+            elif path != base and not path.startswith(sysconfig.get_paths()["stdlib"] + os.sep):
+                found.update({path} if os.path.dirname(path) == base else {path, os.path.dirname(path)})
+        return sorted(found)
+    print("\n" + json.dumps({"files": files()}))
     print("\n" + json.dumps({
         "django": django.get_version(), "python": platform.python_version(), "database": {
             "vendor": connection.vendor, "engine": connection.settings_dict["ENGINE"],
