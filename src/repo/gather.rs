@@ -118,7 +118,8 @@ impl Gatherer {
         self.push(block, chunks, &repo.sealer)
     }
 
-    fn push(
+    /// Adds a block whose chunks were verified; gives back the pack that is complete without it.
+    pub(super) fn push(
         &self,
         block: Vec<u8>,
         chunks: Vec<ChunkEntry>,

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::collections::Collections;
 use super::error::RepoError;
 use super::format::config::Config;
 use super::format::name;
@@ -31,6 +32,7 @@ pub struct Repo {
     pub(super) config: Config,
     pub(super) view: View,
     pub(super) blocks: BlockCache,
+    pub(super) collections: Mutex<Collections>,
 }
 
 /// How an encrypted repository is opened.
@@ -120,7 +122,10 @@ impl Repo {
         let directory = cache.join(config.id.to_string()).join("index");
         let present = segment_ids(&*backend)?;
         let view = View::open(&directory, &present)?;
-        Ok(Self { backend, sealer, master, config, view, blocks: read::block_cache() })
+        let (blocks, collections) = (read::block_cache(), Mutex::default());
+        let repo = Self { backend, sealer, master, config, view, blocks, collections };
+        repo.learn_collections()?;
+        Ok(repo)
     }
 
     /// The master key of an encrypted repository. The configuration's word that it is not
@@ -185,6 +190,8 @@ impl Repo {
     /// [`Repo::refresh`] of someone who waits for it: after a loss of the cache, reading the whole
     /// index of a large repository takes minutes.
     pub fn refresh_telling(&self, ctx: &Context) -> Result<(), RepoError> {
+        // In this order: what a finished collection copied is in segments that are there now.
+        self.learn_collections()?;
         let missing = self.view.missing(segment_ids(&*self.backend)?);
         if missing.is_empty() {
             return Ok(());

@@ -29,6 +29,7 @@ pub fn derive(
 ) -> Result<Captured, Failure> {
     let repo = &snapshot.repo;
     repo.write(options.compression, ctx, |session| {
+        session.rely_on(snapshot.id)?;
         let mut sources = Vec::new();
         for source in &snapshot.manifest.sources {
             let shape = opened::shape(repo, source.kind)?;

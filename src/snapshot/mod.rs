@@ -4,6 +4,7 @@
 mod anonymise;
 mod capture;
 mod check;
+mod collect;
 mod counts;
 mod derive;
 mod diff;
@@ -24,6 +25,7 @@ mod together;
 pub use anonymise::{AnonymiseError, Rule, Rules, anonymise};
 pub use capture::{CaptureOptions, Captured, Held, Mode, Parent, capture, capture_held};
 pub use check::{CheckReport, check};
+pub use collect::{collect, plan_collection};
 pub use counts::{Counts, Tally};
 pub use derive::{Apply, EditTree, derive};
 pub use diff::{DiffItem, diff};
