@@ -28,7 +28,9 @@ mod view;
 
 pub use check::{Checked, Finding, ReadData};
 pub use chunks::{ChunkReader, ChunkWriter, Class, EachChunk, MemoryChunks};
-pub use collect::{CollectOptions, CollectedBytes, CollectionPlan, Mark, Unused, Writers};
+pub use collect::{
+    CollectOptions, CollectedBytes, CollectionPlan, EachNeeded, Mark, Needed, Unused, Writers,
+};
 pub use compression::Compression;
 pub use error::RepoError;
 pub use open::{NewKey, Repo, Unlocking};

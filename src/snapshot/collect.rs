@@ -6,9 +6,9 @@ use super::manifest::Manifest;
 use super::opened::Snapshot;
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::id::ChunkId;
 use crate::repo::{
-    CollectOptions, CollectedBytes, CollectionPlan, Repo, RepoError, StoredSnapshot,
+    CollectOptions, CollectedBytes, CollectionPlan, EachNeeded, Needed, Repo, RepoError,
+    StoredSnapshot,
 };
 use crate::source::display_key;
 use crate::tree::{self, Tree, Visit};
@@ -37,7 +37,7 @@ pub fn collect(
 fn mark(
     repo: &Arc<Repo>,
     stored: &StoredSnapshot,
-    each: &mut dyn FnMut(ChunkId) -> Result<bool, RepoError>,
+    each: &mut EachNeeded<'_>,
 ) -> Result<(), Failure> {
     let manifest = Manifest::decode(&stored.manifest)?;
     let snapshot = Snapshot { repo: Arc::clone(repo), id: stored.id, manifest };
@@ -52,15 +52,12 @@ fn mark(
     Ok(())
 }
 
-fn mark_tree(
-    snapshot: &Snapshot,
-    tree: Tree,
-    each: &mut dyn FnMut(ChunkId) -> Result<bool, RepoError>,
-) -> Result<(), RepoError> {
+fn mark_tree(snapshot: &Snapshot, tree: Tree, each: &mut EachNeeded<'_>) -> Result<(), RepoError> {
     let mut failure = None;
     tree::walk(&*snapshot.repo, tree, &mut |visit| {
         let marked = match visit {
-            Visit::Node(id) | Visit::Chunk { id, .. } => each(id),
+            Visit::Node(id) => each(Needed::Node(id)),
+            Visit::Chunk { id, .. } => each(Needed::Content(id)),
             Visit::Broken { key, error } => {
                 let (id, key) = (snapshot.id.short(), display_key(key));
                 Err(RepoError::Unsound { problem: format!("snapshot {id}, {key}: {error}") })

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "how much was explored belongs into the output")]
 
 mod model;
+mod simulation;
 mod state;
 
 use model::{Break, With, World};
@@ -186,4 +187,25 @@ fn every_broken_rule_is_noticed() {
     ] {
         breaks(world, broken);
     }
+}
+
+#[test]
+fn a_collection_that_dies_at_any_call_loses_nothing_and_is_finished_by_the_next() {
+    let (calls, happened) = simulation::dies_at_every_call();
+    println!("died at each of {calls} calls: {happened:?}");
+    assert!(calls > 40 && happened.deleted > 0 && happened.copied > 0);
+}
+
+/// `COEVAL_SCHEDULES=100000` for as many as a release deserves.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test that runs for longer when it is told to")]
+fn writers_and_collectors_in_any_order_lose_nothing() {
+    let count = std::env::var("COEVAL_SCHEDULES").map_or(100, |n| n.parse().expect("a number"));
+    let mut happened = simulation::Happened::default();
+    for seed in 0..count {
+        happened.add(simulation::schedule(seed));
+    }
+    println!("{count} schedules: {happened:?}");
+    assert!(happened.committed > 0 && happened.failed > 0 && happened.given_up > 0);
+    assert!(happened.collected > 0 && happened.deleted > 0 && happened.copied > 0);
 }

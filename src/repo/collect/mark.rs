@@ -10,18 +10,30 @@ use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::{ChunkId, SnapshotId};
 
-/// Names every chunk that a snapshot needs. What it calls says whether the chunk is new, so that
-/// nobody walks below what was walked before. It fails if it cannot tell.
-pub type Mark<'a> = &'a dyn Fn(
-    &StoredSnapshot,
-    &mut dyn FnMut(ChunkId) -> Result<bool, RepoError>,
-) -> Result<(), Failure>;
+/// Names everything that a snapshot needs, or fails: whoever does not know all of it must not
+/// remove any.
+pub type Mark<'a> = &'a dyn Fn(&StoredSnapshot, &mut EachNeeded<'_>) -> Result<(), Failure>;
+
+/// Takes one chunk that is needed. The answer counts at nodes: whether what is below is not known
+/// yet.
+pub type EachNeeded<'a> = dyn FnMut(Needed) -> Result<bool, RepoError> + 'a;
+
+/// A chunk that a snapshot needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// It names others, which are needed too. Kept apart from content, since a file may well hold
+    /// the very bytes of a node.
+    Node(ChunkId),
+    /// It is content.
+    Content(ChunkId),
+}
 
 /// The chunks that snapshots need. Those of snapshots that were looked at stay: to keep too much is
 /// never wrong.
 #[derive(Debug, Default)]
 pub(in crate::repo) struct Live {
     pub(super) chunks: SeenChunks,
+    walked: SeenChunks,
     marked: HashSet<SnapshotId>,
 }
 
@@ -41,7 +53,13 @@ impl Repo {
             ctx.check_cancelled()?;
             // One that has gone is being removed by another collector, which a listing shows.
             for snapshot in self.read_snapshots(&[id])? {
-                mark(&snapshot, &mut |chunk| live.chunks.insert(chunk))?;
+                mark(&snapshot, &mut |needed| match needed {
+                    Needed::Content(id) => live.chunks.insert(id),
+                    Needed::Node(id) => {
+                        live.chunks.insert(id)?;
+                        live.walked.insert(id)
+                    }
+                })?;
             }
             live.marked.insert(id);
             ctx.report(crate::report::Event::Progress { items: 1, bytes: 0 });

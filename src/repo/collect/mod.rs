@@ -24,7 +24,7 @@ use crate::crypto::{ObjectKind, random};
 use crate::hint::Failure;
 
 use mark::Live;
-pub use mark::Mark;
+pub use mark::{EachNeeded, Mark, Needed};
 pub use plan::CollectionPlan;
 use remove::Finishing;
 
