@@ -134,6 +134,9 @@ impl Repo {
                 checked.find(entry.name, &error);
             }
         }
+        if let Err(error) = self.learn_collections() {
+            checked.find(name::COLLECTIONS.to_owned(), &error);
+        }
         for entry in self.backend.list(name::SNAPSHOTS)? {
             if entry.size == 0 {
                 continue;

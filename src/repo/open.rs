@@ -124,7 +124,7 @@ impl Repo {
         let view = View::open(&directory, &present)?;
         let (blocks, collections) = (read::block_cache(), Mutex::default());
         let repo = Self { backend, sealer, master, config, view, blocks, collections };
-        repo.learn_collections()?;
+        repo.learn_collections_if_sound()?;
         Ok(repo)
     }
 
@@ -191,7 +191,7 @@ impl Repo {
     /// index of a large repository takes minutes.
     pub fn refresh_telling(&self, ctx: &Context) -> Result<(), RepoError> {
         // In this order: what a finished collection copied is in segments that are there now.
-        self.learn_collections()?;
+        self.learn_collections_if_sound()?;
         let missing = self.view.missing(segment_ids(&*self.backend)?);
         if missing.is_empty() {
             return Ok(());

@@ -112,7 +112,8 @@ impl Repo {
         self.learn_collections()?;
         let result = thread::scope(|threads| {
             let (ended, end) = mpsc::channel();
-            threads.spawn(|| shared.stay_alive(end));
+            let alive = &shared;
+            threads.spawn(move || alive.stay_alive(&end));
             let result =
                 rayon::in_place_scope(|scope| work(&Session { scope, threads, shared: &shared }));
             drop(ended);
@@ -393,7 +394,7 @@ impl<'r> Shared<'r> {
     }
 
     /// Gives signs of life until the session ends: a collector waits for those that do.
-    fn stay_alive(&self, end: mpsc::Receiver<()>) {
+    fn stay_alive(&self, end: &mpsc::Receiver<()>) {
         for number in 1_u32.. {
             if end.recv_timeout(HEARTBEAT) != Err(mpsc::RecvTimeoutError::Timeout) {
                 return;

@@ -3,7 +3,7 @@
 
 use super::capture::{CaptureOptions, Captured};
 use super::counts::Counts;
-use super::manifest::{Instant, Manifest, Skipped, SourceRecord};
+use super::manifest::{Instant, Later, Manifest, Skipped, SourceRecord};
 use super::opened::{self, Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -74,6 +74,7 @@ pub fn derive(
             written: session.written(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             unlisted: 0,
+            later: Later::default(),
         };
         let id = session.commit(&manifest.encode()?)?;
         Ok(Captured { id: Some(id), manifest, counts: Counts::default(), is_superfluous: false })

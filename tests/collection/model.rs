@@ -8,7 +8,11 @@
 
 use stateright::{Model, Property};
 
-use super::state::*;
+use super::state::{
+    CHUNKS, Collection, Collector, CollectorAt, Compactor, CompactorAt, FIRST_PACKS, FIRST_WRITER,
+    MERGED, Pack, Reader, Set, State, Step, Stored, T0, Writer, WriterAt, base, members, subsets,
+    with_base,
+};
 
 /// A rule that is broken, to see that the model notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,13 +90,21 @@ pub struct With {
     pub reader: bool,
 }
 
+fn writer_pack(writer: usize) -> usize {
+    FIRST_PACKS + writer
+}
+
+fn collector_pack(collector: usize, round: u8) -> usize {
+    FIRST_PACKS + 2 + 2 * collector + usize::from(round)
+}
+
 impl World {
     fn is(&self, broken: Break) -> bool {
         self.broken == broken
     }
 
     /// What a writer may refer to, by a view of any age.
-    fn usable(&self, state: &State, writer: &Writer) -> Set {
+    fn usable(&self, state: &State, writer: Writer) -> Set {
         let condemned = if self.is(Break::DedupAgainstCondemned) { 0 } else { writer.condemned };
         let packs = state.named & !condemned;
         if self.is(Break::DedupWithoutBase) {
@@ -103,7 +115,7 @@ impl World {
     }
 
     fn decisions(&self, state: &State, number: usize, steps: &mut Vec<Step>) {
-        let writer = &state.writers[number];
+        let writer = state.writers[number];
         let wanted = self.wants[number];
         let mut known = self.usable(state, writer);
         if writer.parent {
@@ -119,18 +131,10 @@ impl World {
         }
     }
 
-    fn writer_pack(&self, writer: usize) -> usize {
-        FIRST_PACKS + writer
-    }
-
-    fn collector_pack(&self, collector: usize, round: u8) -> usize {
-        FIRST_PACKS + 2 + 2 * collector + usize::from(round)
-    }
-
     /// The next step of a writer; false where there is none.
     fn write(&self, state: &mut State, number: usize) -> bool {
         let session = FIRST_WRITER + number;
-        let pack = self.writer_pack(number);
+        let pack = writer_pack(number);
         let early = self.is(Break::ListBeforeSession);
         let mut writer = state.writers[number];
         writer.at = match writer.at {
@@ -179,16 +183,7 @@ impl World {
                 }
                 WriterAt::Published
             }
-            WriterAt::Published => {
-                let free = state.snapshots[session] == Stored::Nothing;
-                if free || self.is(Break::CommitOverwrites) {
-                    state.snapshots[session] = Stored::Committed(self.wants[number]);
-                    writer.committed = true;
-                    WriterAt::Committed
-                } else {
-                    WriterAt::Failed
-                }
-            }
+            WriterAt::Published => self.commit(state, number, &mut writer),
             WriterAt::Committed => {
                 let there = state.sessions & 1 << session != 0;
                 if there || self.is(Break::NoConfirmation) {
@@ -203,12 +198,14 @@ impl World {
         true
     }
 
-    fn decide(&self, state: &mut State, number: usize, new: Set, delta: Set) {
-        let pack = &mut state.packs[self.writer_pack(number)];
-        (pack.whole, pack.delta) = (new & !delta, delta);
-        let writer = &mut state.writers[number];
-        writer.at = WriterAt::Decided;
-        (writer.condemned, writer.parent) = (0, false);
+    fn commit(&self, state: &mut State, number: usize, writer: &mut Writer) -> WriterAt {
+        let snapshot = &mut state.snapshots[FIRST_WRITER + number];
+        if *snapshot != Stored::Nothing && !self.is(Break::CommitOverwrites) {
+            return WriterAt::Failed;
+        }
+        *snapshot = Stored::Committed(self.wants[number]);
+        writer.committed = true;
+        WriterAt::Committed
     }
 
     /// The next step of a collector that is not a choice; false where it must wait.
@@ -226,20 +223,7 @@ impl World {
                 me = Collector { round, condemned, forgotten, ..Collector::default() };
                 CollectorAt::Condemned
             }
-            CollectorAt::Chosen => {
-                if usize::from(state.begun) == round {
-                    state.collections[round] = Collection {
-                        condemned: me.condemned,
-                        forgotten: me.forgotten,
-                        done: false,
-                    };
-                    state.begun += 1;
-                    CollectorAt::Condemned
-                } else {
-                    me = Collector::default();
-                    CollectorAt::Start
-                }
-            }
+            CollectorAt::Chosen => begin(state, &mut me),
             CollectorAt::Condemned => {
                 me.sessions = state.sessions;
                 CollectorAt::ListedSessions
@@ -272,20 +256,10 @@ impl World {
                 self.copy(state, number, &mut me);
                 CollectorAt::Copied
             }
-            CollectorAt::Copied => {
-                let pack = &mut state.packs[self.collector_pack(number, me.round)];
-                if pack.whole | pack.delta == 0 {
-                    CollectorAt::Deleting
-                } else {
-                    pack.present = true;
-                    pack.created = true;
-                    state.copied = true;
-                    CollectorAt::Uploaded
-                }
-            }
+            CollectorAt::Copied => upload(state, collector_pack(number, me.round)),
             CollectorAt::Uploaded => {
                 let publishes = !self.is(Break::DeleteBeforePublish);
-                if publishes && !state.publish(1 << self.collector_pack(number, me.round)) {
+                if publishes && !state.publish(1 << collector_pack(number, me.round)) {
                     return false;
                 }
                 CollectorAt::Deleting
@@ -342,7 +316,7 @@ impl World {
         if self.is(Break::NoCopy) {
             (copy, copy_delta) = (0, 0);
         }
-        let pack = &mut state.packs[self.collector_pack(number, me.round)];
+        let pack = &mut state.packs[collector_pack(number, me.round)];
         (pack.whole, pack.delta) = (copy, copy_delta & !copy);
         (me.live, me.held) = (0, (0, 0));
     }
@@ -449,6 +423,38 @@ impl World {
     }
 }
 
+fn decide(state: &mut State, number: usize, new: Set, delta: Set) {
+    let pack = &mut state.packs[writer_pack(number)];
+    (pack.whole, pack.delta) = (new & !delta, delta);
+    let writer = &mut state.writers[number];
+    writer.at = WriterAt::Decided;
+    (writer.condemned, writer.parent) = (0, false);
+}
+
+/// Stores the copies, if there are any.
+fn upload(state: &mut State, pack: usize) -> CollectorAt {
+    let pack = &mut state.packs[pack];
+    if pack.whole | pack.delta == 0 {
+        return CollectorAt::Deleting;
+    }
+    (pack.present, pack.created) = (true, true);
+    state.copied = true;
+    CollectorAt::Uploaded
+}
+
+/// Says what is condemned, unless somebody else was faster.
+fn begin(state: &mut State, me: &mut Collector) -> CollectorAt {
+    let round = usize::from(me.round);
+    if usize::from(state.begun) != round {
+        *me = Collector::default();
+        return CollectorAt::Start;
+    }
+    let Collector { condemned, forgotten, .. } = *me;
+    state.collections[round] = Collection { condemned, forgotten, done: false };
+    state.begun += 1;
+    CollectorAt::Condemned
+}
+
 impl Model for World {
     type State = State;
     type Action = Step;
@@ -479,7 +485,7 @@ impl Model for World {
                 steps.push(Step::Withdraw(n));
             }
             if self.with.late {
-                let pack = &state.packs[self.writer_pack(n)];
+                let pack = &state.packs[writer_pack(n)];
                 if pack.created && !pack.present {
                     steps.push(Step::LatePack(n));
                 }
@@ -525,7 +531,7 @@ impl Model for World {
             }
             Step::Write(n) => self.write(&mut state, n),
             Step::Decide { writer, new, delta } => {
-                self.decide(&mut state, writer, new, delta);
+                decide(&mut state, writer, new, delta);
                 true
             }
             Step::Withdraw(n) => {
@@ -534,7 +540,7 @@ impl Model for World {
                 true
             }
             Step::LatePack(n) => {
-                state.packs[self.writer_pack(n)].present = true;
+                state.packs[writer_pack(n)].present = true;
                 true
             }
             Step::LateSnapshot(n) => {

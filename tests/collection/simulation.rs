@@ -43,6 +43,10 @@ fn mark(snapshot: &StoredSnapshot, each: &mut EachNeeded<'_>) -> Result<(), Fail
     Ok(())
 }
 
+fn collect(repo: &Repo) -> Result<CollectedBytes, Failure> {
+    repo.collect(&EAGER, &mark, &Context::new())
+}
+
 impl World {
     pub fn new() -> Self {
         let key = KeyFile::generate().expect("randomness");
@@ -82,14 +86,6 @@ impl World {
         })?;
         self.acknowledged.lock().expect("no panic").insert(id, contents);
         Ok(id)
-    }
-
-    pub fn collect(
-        &self,
-        repo: &Repo,
-        options: &CollectOptions,
-    ) -> Result<CollectedBytes, Failure> {
-        repo.collect(options, &mark, &Context::new())
     }
 
     pub fn forget(&self, repo: &Repo, id: SnapshotId) -> Result<(), Failure> {
@@ -256,7 +252,7 @@ pub fn schedule(seed: u64) -> Happened {
     world.assert_whole(&format!("seed {seed}"));
     // What died in the middle of a collection does not keep the next one from its work.
     let (_cache, repo) = world.open_plainly();
-    world.collect(&repo, &EAGER).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    collect(&repo).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     world.assert_whole(&format!("seed {seed}, afterwards"));
     *happened.lock().expect("no panic")
 }
@@ -288,7 +284,7 @@ fn act(
                     drop(world.forget(&repo, shown[choice].id));
                 }
             }
-            _ => match world.collect(&repo, &EAGER) {
+            _ => match collect(&repo) {
                 Ok(done) => {
                     mine.collected += 1;
                     mine.deleted += done.packs;
@@ -317,12 +313,12 @@ pub fn dies_at_every_call() -> (u64, Happened) {
         let dying = Arc::new(Faulty::new(Arc::clone(&world.store), faults));
         let first = world
             .open(Arc::clone(&dying) as Arc<dyn Backend>)
-            .and_then(|(_cache, repo)| world.collect(&repo, &EAGER));
+            .and_then(|(_cache, repo)| collect(&repo));
         world.assert_whole(&format!("dead from call {at}"));
         // Meanwhile, somebody stores what was being removed.
         world.write(&repo, &[0, 1, 2]).expect("a backup is not kept from its work");
         let (_other_cache, other) = world.open_plainly();
-        let second = world.collect(&other, &EAGER).expect("it goes on");
+        let second = collect(&other).expect("it goes on");
         world.assert_whole(&format!("dead from call {at}, afterwards"));
         // The one that looked before still finds everything.
         for snapshot in repo.snapshots().expect("snapshots") {

@@ -90,6 +90,7 @@ impl Repo {
         mark: Mark<'_>,
         ctx: &Context,
     ) -> Result<CollectionPlan, Failure> {
+        self.learn_collections()?;
         self.refresh()?;
         let mut live = Live::default();
         self.plan(options, &mut live, mark, ctx)
@@ -106,6 +107,7 @@ impl Repo {
         let mut done = CollectedBytes::default();
         let mut live = Live::default();
         loop {
+            self.learn_collections()?;
             self.refresh()?;
             let open = self.collections().open.clone();
             if let Some((number, collection)) = open {

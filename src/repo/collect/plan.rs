@@ -62,12 +62,8 @@ struct Use {
     size: u64,
     /// Bytes of blocks, by the share of their chunks that are needed.
     needed: u64,
-}
-
-impl Use {
-    const fn waste(&self) -> u64 {
-        self.size.saturating_sub(self.needed)
-    }
+    /// The other bytes of blocks.
+    waste: u64,
 }
 
 impl Repo {
@@ -99,7 +95,7 @@ impl Repo {
         // What no segment names was left by somebody who died, or is by somebody at work.
         for (id, size) in present {
             if !undecided.contains(&id.session) {
-                uses.push(Use { id, class: Class::Data, size, needed: 0 });
+                uses.push(Use { id, class: Class::Data, size, needed: 0, waste: size });
             }
         }
         choose(&mut plan, uses, &undecided, options, |class| match class {
@@ -132,7 +128,7 @@ impl Repo {
 }
 
 fn usage(pack: &PackRecord, live: &mut Live, met: &mut SeenChunks) -> Result<Use, RepoError> {
-    let mut needed = 0;
+    let (mut needed, mut waste) = (0, 0);
     for block in &pack.footer.blocks {
         let (mut some, mut all) = (0, 0);
         for chunk in &block.chunks {
@@ -141,9 +137,11 @@ fn usage(pack: &PackRecord, live: &mut Live, met: &mut SeenChunks) -> Result<Use
                 some += u64::from(chunk.length).max(1);
             }
         }
-        needed += u64::from(block.length) * some / all.max(some).max(1);
+        let share = u64::from(block.length) * some / all.max(some).max(1);
+        needed += share;
+        waste += u64::from(block.length) - share;
     }
-    Ok(Use { id: pack.id, class: pack.footer.class, size: pack.size, needed })
+    Ok(Use { id: pack.id, class: pack.footer.class, size: pack.size, needed, waste })
 }
 
 /// Chooses all packs of which nothing is needed; of the others those that hold most that is not,
@@ -170,7 +168,7 @@ fn choose(
     };
     let merges = [(Class::Data, small(Class::Data)), (Class::Node, small(Class::Node))];
     let merges = |pack: &Use| is_small(pack) && merges.contains(&(pack.class, true));
-    let mut left: u64 = rest.iter().map(Use::waste).sum();
+    let mut left: u64 = rest.iter().map(|pack| pack.waste).sum();
     #[expect(clippy::cast_precision_loss, reason = "a limit, not a count")]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
     let allowed = match options.max_unused {
@@ -180,18 +178,18 @@ fn choose(
     };
     // The largest part of waste first: it costs least for what it frees.
     rest.sort_by(|a, b| {
-        let (first, second) = (u128::from(a.waste()), u128::from(b.waste()));
+        let (first, second) = (u128::from(a.waste), u128::from(b.waste));
         (second * u128::from(a.size)).cmp(&(first * u128::from(b.size))).then(a.id.cmp(&b.id))
     });
     let may_copy = options.max_unused != Unused::Unlimited;
     for pack in rest {
-        let is_worth_it = left > allowed && pack.waste() > pack.size / 50;
+        let is_worth_it = left > allowed && pack.waste > pack.size / 50;
         let fits = plan.partly.saturating_add(pack.size) <= options.max_repack;
         if may_copy && fits && (is_worth_it || merges(&pack)) {
             plan.condemned.push(pack.id);
             plan.partly += pack.size;
             plan.copied += pack.needed;
-            left -= pack.waste();
+            left -= pack.waste;
         }
     }
     plan.stays = left;
