@@ -68,6 +68,8 @@ pub enum Period {
     Week,
     /// A month of the calendar.
     Month,
+    /// Three months, from January on.
+    Quarter,
     /// A year of the calendar.
     Year,
 }
@@ -84,6 +86,9 @@ impl Timestamp {
             // The first of January 1970 was a Thursday.
             Period::Week => (i64::from(day) + 3).div_euclid(7),
             Period::Month => i64::from(date.year()) * 12 + i64::from(date.month()),
+            Period::Quarter => {
+                i64::from(date.year()) * 4 + i64::from(date.month() - 1).div_euclid(3)
+            }
             Period::Year => i64::from(date.year()),
         }
     }

@@ -114,6 +114,7 @@ fn manifest() -> Manifest {
         written: Written { chunks: 3, bytes: 65_536, stored: 65_535 },
         program: "0.1.0".into(),
         unlisted: 0,
+        later: coeval::snapshot::Later::default(),
     }
 }
 
@@ -179,7 +180,16 @@ fn manifests_are_what_they_were() {
     let with_number = [&[2], &bytes[1..], &[7]].concat();
     assert_eq!(unlisted.encode().expect("bytes"), with_number);
     assert_eq!(Manifest::decode(&with_number), Ok(unlisted));
-    assert!(Manifest::decode(&[&[3], &bytes[1..]].concat()).is_err(), "of a later version");
+    assert!(Manifest::decode(&[&[4], &bytes[1..]].concat()).is_err(), "of a later version");
+    // Version 3 has what became of it after that: which it was first, and how long it is kept.
+    let until = coeval::snapshot::Protection::Until(Timestamp::new(5, 0));
+    let rewritten = manifest().rewritten(SnapshotId::new([7; 16]), vec!["t".to_owned()], until);
+    let tagged = Manifest { version: 3, tags: rewritten.tags.clone(), ..manifest() };
+    let later = [&[0, 1][..], &[7; 16], &[1, 10, 0]].concat();
+    let mut plain = codec::encode("manifest", &tagged).expect("bytes");
+    plain.extend_from_slice(&later);
+    assert_eq!(rewritten.encode().expect("bytes"), plain);
+    assert_eq!(Manifest::decode(&plain), Ok(rewritten));
     let mut hashed = Vec::new();
     for (kind, name, catalogue) in [("database", "main", 0xc1), ("configuration", "", 0xc3)] {
         for word in [kind, name] {

@@ -8,8 +8,8 @@ use super::app::App;
 #[cfg(target_os = "linux")]
 use super::command::mount;
 use super::command::{
-    backup, cat, check, completions, database, diff, drill, export, find, import, init, key, log,
-    ls, package, repair, restore, snapshots, stats, undo, version, watch,
+    backup, cat, check, completions, database, diff, drill, export, find, forget, import, init,
+    key, log, ls, package, prune, repair, restore, snapshots, stats, tag, undo, version, watch,
 };
 use super::output::Format;
 use super::{Done, environment};
@@ -92,6 +92,11 @@ pub enum Command {
     #[command(visible_alias = "extract")]
     Restore(restore::Args),
     Undo(undo::Args),
+    Forget(Box<forget::Args>),
+    Tag(tag::Args),
+    Undelete(tag::UndeleteArgs),
+    #[command(visible_aliases = ["gc", "compact"])]
+    Prune(prune::Args),
     Export(export::Args),
     Import(import::Args),
     #[command(subcommand)]
@@ -127,6 +132,10 @@ impl Command {
             Self::Mount(args) => mount::run(&args, app),
             Self::Restore(args) => restore::run(&args, app),
             Self::Undo(args) => undo::run(&args, app),
+            Self::Forget(args) => forget::run(&args, app),
+            Self::Tag(args) => tag::run(&args, app),
+            Self::Undelete(args) => tag::undelete(&args, app),
+            Self::Prune(args) => prune::run(&args, app),
             Self::Export(args) => export::run(&args, app),
             Self::Import(args) => import::run(&args, app),
             Self::Package(what) => package::run(&what, app),

@@ -266,10 +266,24 @@ pub struct Retention {
     pub keep_weekly: Option<u32>,
     /// The last of each month.
     pub keep_monthly: Option<u32>,
+    /// The last of each quarter.
+    pub keep_quarterly: Option<u32>,
     /// The last of each year.
     pub keep_yearly: Option<u32>,
     /// All that are younger than this: `30d`.
     pub keep_within: Option<String>,
+    /// Of those that are younger than this, the last of each hour.
+    pub keep_within_hourly: Option<String>,
+    /// The last of each day.
+    pub keep_within_daily: Option<String>,
+    /// The last of each week.
+    pub keep_within_weekly: Option<String>,
+    /// The last of each month.
+    pub keep_within_monthly: Option<String>,
+    /// The last of each quarter.
+    pub keep_within_quarterly: Option<String>,
+    /// The last of each year.
+    pub keep_within_yearly: Option<String>,
     /// All with one of these tags.
     pub keep_tag: Vec<String>,
 }
@@ -277,20 +291,39 @@ pub struct Retention {
 impl Retention {
     /// The rules, as of now.
     pub fn policy(&self, now: Timestamp) -> Result<Policy, Failure> {
-        let since = self.keep_within.as_ref().map(|within| parse_time(within, now)).transpose()?;
         let periods = [
             (Period::Hour, self.keep_hourly),
             (Period::Day, self.keep_daily),
             (Period::Week, self.keep_weekly),
             (Period::Month, self.keep_monthly),
+            (Period::Quarter, self.keep_quarterly),
             (Period::Year, self.keep_yearly),
         ];
+        let mut within = Vec::new();
+        for (period, text) in self.spans() {
+            if let Some(text) = text {
+                within.push((period, parse_time(text, now)?));
+            }
+        }
         Ok(Policy {
             last: self.keep_last.unwrap_or(0),
             periods: periods.map(|(period, count)| (period, count.unwrap_or(0))).to_vec(),
-            since,
+            within,
             tags: self.keep_tag.clone(),
+            ids: Vec::new(),
         })
+    }
+
+    fn spans(&self) -> [(Option<Period>, &Option<String>); 7] {
+        [
+            (None, &self.keep_within),
+            (Some(Period::Hour), &self.keep_within_hourly),
+            (Some(Period::Day), &self.keep_within_daily),
+            (Some(Period::Week), &self.keep_within_weekly),
+            (Some(Period::Month), &self.keep_within_monthly),
+            (Some(Period::Quarter), &self.keep_within_quarterly),
+            (Some(Period::Year), &self.keep_within_yearly),
+        ]
     }
 }
 
@@ -408,9 +441,9 @@ impl Config {
                 "a name has no `/` and no control characters, and is not empty, `.` or `..`",
             ));
         }
-        if let Some(within) = &config.retention.keep_within
-            && parse_time(within, Timestamp::new(1 << 33, 0)).is_err()
-        {
+        let spans = config.retention.spans().into_iter().filter_map(|(_, text)| text.as_ref());
+        let is_span = |text: &&String| parse_time(text, Timestamp::new(1 << 33, 0)).is_ok();
+        if let Some(within) = spans.into_iter().find(|text| !is_span(text)) {
             let message = format!("{}: keep-within: `{within}` is no time span", path.display());
             return Err(usage(message, "write it as 30d or 12 hours"));
         }

@@ -29,6 +29,8 @@ pub enum ObjectKind {
     Session,
     /// The commit of a snapshot.
     Snapshot,
+    /// What a collection removes.
+    Collection,
 }
 
 impl ObjectKind {
@@ -38,6 +40,7 @@ impl ObjectKind {
             Self::IndexSegment => 2,
             Self::Session => 3,
             Self::Snapshot => 4,
+            Self::Collection => 6,
         }
     }
 
@@ -45,7 +48,7 @@ impl ObjectKind {
     pub(super) const fn purpose(self) -> Purpose {
         match self {
             Self::Config | Self::Snapshot => Purpose::Manifest,
-            Self::IndexSegment | Self::Session => Purpose::Metadata,
+            Self::IndexSegment | Self::Session | Self::Collection => Purpose::Metadata,
         }
     }
 }

@@ -79,8 +79,9 @@ impl Repo {
                 let size = present.remove(&name);
                 if size.is_some() {
                     looked_at.insert(record.id);
-                } else if !looked_at.contains(&record.id) {
-                    // Not named by two segments, but gone.
+                } else if !looked_at.contains(&record.id) && !self.collections().condemns(record.id)
+                {
+                    // Not named by two segments nor collected, but gone.
                     let mut checked = lock(&checked);
                     checked.damaged.extend(chunk_ids(&record.footer));
                     checked.find(name, &"the index names it, but it is not there");
@@ -132,6 +133,9 @@ impl Repo {
             if let Err(error) = opened {
                 checked.find(entry.name, &error);
             }
+        }
+        if let Err(error) = self.learn_collections() {
+            checked.find(name::COLLECTIONS.to_owned(), &error);
         }
         for entry in self.backend.list(name::SNAPSHOTS)? {
             if entry.size == 0 {
@@ -259,7 +263,7 @@ impl Repo {
     }
 
     /// What a pack says of itself: its header, trailer and footer.
-    fn read_footer(&self, id: PackId, size: u64) -> Result<PackRecord, RepoError> {
+    pub(super) fn read_footer(&self, id: PackId, size: u64) -> Result<PackRecord, RepoError> {
         let name = name::pack(id);
         let fixed = (pack::HEADER + pack::TRAILER) as u64;
         let short = || FormatError { what: "pack", reason: "it is too short".to_owned() };
@@ -290,6 +294,9 @@ impl Repo {
         for entry in packs {
             ctx.check_cancelled()?;
             let Some(id) = pack_id(&entry.name) else { continue };
+            if self.collections().is_dead(id) {
+                continue;
+            }
             match self.read_footer(id, entry.size) {
                 Ok(record) => {
                     chunks += record.footer.chunk_count();
@@ -335,7 +342,7 @@ impl Repo {
 }
 
 /// Blocks that follow each other, a few MiB at a time.
-fn stretches(blocks: &[BlockEntry]) -> impl Iterator<Item = &[BlockEntry]> {
+pub(super) fn stretches(blocks: &[BlockEntry]) -> impl Iterator<Item = &[BlockEntry]> {
     const LENGTH: u64 = 4 << 20;
     let mut rest = blocks;
     std::iter::from_fn(move || {
@@ -378,7 +385,8 @@ fn chunk_ids(footer: &Footer) -> impl Iterator<Item = ChunkId> {
     footer.blocks.iter().flat_map(|block| &block.chunks).map(|chunk| chunk.id)
 }
 
-fn pack_id(object: &str) -> Option<PackId> {
+/// The pack that an object is, by its name.
+pub(super) fn pack_id(object: &str) -> Option<PackId> {
     let id = object.rsplit('/').next()?.parse().ok()?;
     (name::pack(id) == object).then_some(id)
 }

@@ -71,6 +71,24 @@ pub enum RepoError {
         /// The session.
         id: SnapshotId,
     },
+    /// A snapshot was removed while something was going to be made of it.
+    #[error("snapshot {} was removed by a collection", id.short())]
+    Collected {
+        /// Which one.
+        id: SnapshotId,
+    },
+    /// Backups are at work, and the collection was not to wait for them.
+    #[error("{count} backups are at work, or died less than an hour ago")]
+    Undecided {
+        /// How many.
+        count: usize,
+    },
+    /// Something that a snapshot needs is missing, so nothing can be said about what is not needed.
+    #[error("the repository is damaged: {problem}")]
+    Unsound {
+        /// What was found.
+        problem: String,
+    },
     /// This host's view of the index holds nonsense.
     #[error("this host's cache of the index is damaged")]
     ViewDamaged,
@@ -125,9 +143,11 @@ impl Hint for RepoError {
             Self::UnexpectedlyPlain => ErrorKind::WrongKey,
             Self::Cancelled(error) => error.kind(),
             Self::NoSuchKey { .. } | Self::LastKey => ErrorKind::Usage,
-            Self::ChunkMissing { .. } | Self::ChunkDamaged { .. } | Self::Format(_) => {
-                ErrorKind::Damage
-            }
+            Self::Undecided { .. } => ErrorKind::Busy,
+            Self::ChunkMissing { .. }
+            | Self::ChunkDamaged { .. }
+            | Self::Unsound { .. }
+            | Self::Format(_) => ErrorKind::Damage,
             Self::Backend(error) => error.kind(),
             Self::Slot(error) => error.kind(),
             Self::Open(error) => error.kind(),
@@ -160,6 +180,15 @@ impl Hint for RepoError {
                 "delete the cache directory; it is rebuilt from the repository"
             }
             Self::Aborted { .. } => "run the backup again",
+            Self::Collected { .. } => "choose another one from `coeval snapshots`",
+            Self::Undecided { .. } => {
+                "run it again later: it goes on where it stopped; if no backup is running \
+                 anywhere, `coeval prune --immediate` does not wait"
+            }
+            Self::Unsound { .. } => {
+                "nothing was removed; see what is affected with `coeval check`, and forget or \
+                 repair those snapshots first"
+            }
             Self::Backend(error) => return error.hint(),
             Self::Slot(error) => return error.hint(),
             Self::Open(error) => return error.hint(),

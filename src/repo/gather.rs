@@ -124,7 +124,9 @@ impl Gatherer {
         self.push(block, chunks, &repo.sealer, storing)
     }
 
-    fn push<'a>(
+    /// Adds a block whose chunks were verified; gives back the pack that is complete without it, as
+    /// [`Self::pack`] does.
+    pub(super) fn push<'a>(
         &self,
         block: Vec<u8>,
         chunks: Vec<ChunkEntry>,

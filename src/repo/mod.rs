@@ -8,6 +8,8 @@
 mod budget;
 mod check;
 mod chunks;
+mod collect;
+mod collections;
 mod compression;
 mod error;
 mod fetch;
@@ -26,6 +28,9 @@ mod view;
 
 pub use check::{Checked, Finding, ReadData};
 pub use chunks::{ChunkReader, ChunkWriter, Class, EachChunk, MemoryChunks};
+pub use collect::{
+    CollectOptions, CollectedBytes, CollectionPlan, EachNeeded, Mark, Needed, Unused, Writers,
+};
 pub use compression::Compression;
 pub use error::RepoError;
 pub use open::{NewKey, Repo, Unlocking};

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::collections::Collections;
 use super::error::RepoError;
 use super::format::config::Config;
 use super::format::name;
@@ -32,6 +33,7 @@ pub struct Repo {
     pub(super) view: View,
     pub(super) blocks: BlockCache,
     pub(super) decoders: Decoders,
+    pub(super) collections: Mutex<Collections>,
 }
 
 /// How an encrypted repository is opened.
@@ -121,15 +123,11 @@ impl Repo {
         let directory = cache.join(config.id.to_string()).join("index");
         let present = segment_ids(&*backend)?;
         let view = View::open(&directory, &present)?;
-        Ok(Self {
-            backend,
-            sealer,
-            master,
-            config,
-            view,
-            blocks: read::block_cache(),
-            decoders: Decoders::default(),
-        })
+        let (blocks, decoders) = (read::block_cache(), Decoders::default());
+        let collections = Mutex::default();
+        let repo = Self { backend, sealer, master, config, view, blocks, decoders, collections };
+        repo.learn_collections_if_sound()?;
+        Ok(repo)
     }
 
     /// The master key of an encrypted repository. The configuration's word that it is not
@@ -194,6 +192,8 @@ impl Repo {
     /// [`Repo::refresh`] of someone who waits for it: after a loss of the cache, reading the whole
     /// index of a large repository takes minutes.
     pub fn refresh_telling(&self, ctx: &Context) -> Result<(), RepoError> {
+        // In this order: what a finished collection copied is in segments that are there now.
+        self.learn_collections_if_sound()?;
         let missing = self.view.missing(segment_ids(&*self.backend)?);
         if missing.is_empty() {
             return Ok(());

@@ -64,6 +64,7 @@ impl ChunkReader for Repo {
         match self.read_at(id, location) {
             // Its pack may have been repacked since this host last looked: look again, once.
             Err(RepoError::Backend(error)) if error.is_not_found() => {
+                self.view.lose(self.view.pack(location.pack)?.id)?;
                 self.refresh()?;
                 self.read_at(id, self.locate(id)?)
             }

@@ -15,6 +15,7 @@ const IN_MEMORY: usize = (1 << 19) / 8 * 7;
 #[derive(Default)]
 pub struct SeenChunks {
     recent: HashSet<ChunkId>,
+    count: u64,
     others: Option<Store>,
 }
 
@@ -22,6 +23,25 @@ impl SeenChunks {
     /// Adds a chunk; false if it was there.
     pub fn insert(&mut self, id: ChunkId) -> Result<bool, RepoError> {
         self.insert_keeping(id, IN_MEMORY)
+    }
+
+    /// Whether a chunk was met.
+    pub fn contains(&self, id: &ChunkId) -> Result<bool, RepoError> {
+        if self.recent.contains(id) {
+            return Ok(true);
+        }
+        let others = self.others.as_ref().map(|store| store.locate(id)).transpose()?;
+        Ok(others.flatten().is_some())
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     fn insert_keeping(&mut self, id: ChunkId, in_memory: usize) -> Result<bool, RepoError> {
@@ -34,6 +54,7 @@ impl SeenChunks {
             return Ok(false);
         }
         self.recent.insert(id);
+        self.count += 1;
         if self.recent.len() >= in_memory {
             let store = match self.others.take() {
                 Some(store) => store,

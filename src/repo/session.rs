@@ -5,8 +5,9 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +37,8 @@ const PACKS_STORING: usize = 3;
 const OPEN_DATA_PACKS: usize = 2;
 /// Chunks after which finished packs are published in a segment of their own.
 const SEGMENT_CHUNKS: usize = 1 << 16;
-/// Seconds between signs of life.
-const HEARTBEAT: u64 = 600;
+/// The time between signs of life.
+const HEARTBEAT: Duration = Duration::from_mins(10);
 
 /// `sessions/<id>`: a writer is at work, or its snapshot is there.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,7 +88,6 @@ struct Shared<'r> {
     committed: AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<RepoError>>,
-    alive: Mutex<(Timestamp, u32)>,
     chunks: AtomicU64,
     bytes: AtomicU64,
     stored: AtomicU64,
@@ -108,8 +108,16 @@ impl Repo {
     ) -> Result<T, Failure> {
         self.refresh()?;
         let shared = Shared::begin(self, compression, ctx)?;
+        // Not before the session can be seen: a collection that begins from now on waits for it.
+        self.learn_collections()?;
         let result = thread::scope(|threads| {
-            rayon::in_place_scope(|scope| work(&Session { scope, threads, shared: &shared }))
+            let (ended, end) = mpsc::channel();
+            let alive = &shared;
+            threads.spawn(move || alive.stay_alive(&end));
+            let result =
+                rayon::in_place_scope(|scope| work(&Session { scope, threads, shared: &shared }));
+            drop(ended);
+            result
         });
         if shared.next_pack.load(Ordering::Relaxed) == 0
             && !shared.committed.load(Ordering::Relaxed)
@@ -129,6 +137,20 @@ impl<'scope> Session<'_, 'scope, '_> {
     /// The name that the snapshot will have.
     pub fn id(&self) -> SnapshotId {
         self.shared.id
+    }
+
+    /// Fails unless everything that a snapshot needs stays at least until this session ends, and
+    /// with it what the session commits: so that parts of the snapshot can be taken over without
+    /// being looked up. The snapshot may be forgotten, but not collected.
+    pub fn rely_on(&self, id: SnapshotId) -> Result<(), RepoError> {
+        let repo = self.shared.repo;
+        let gone = repo.backend.get(&name::session(id)).err();
+        match gone {
+            Some(error) if !error.is_not_found() => return Err(error.into()),
+            None if !repo.collections().removes(id) => return Ok(()),
+            _ => {}
+        }
+        Err(RepoError::Collected { id })
     }
 
     /// How much has been written so far.
@@ -227,7 +249,7 @@ impl ChunkWriter for Session<'_, '_, '_> {
         if !shared.seen.part(&id).insert(id) {
             return Ok(id);
         }
-        if shared.repo.view.locate(&id)?.is_some() {
+        if shared.repo.view.locate_lasting(&id)?.is_some() {
             shared.seen.part(&id).remove(&id);
             return Ok(id);
         }
@@ -278,7 +300,6 @@ impl<'r> Shared<'r> {
             committed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::default(),
-            alive: Mutex::new((started, 0)),
             chunks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             stored: AtomicU64::new(0),
@@ -351,7 +372,6 @@ impl<'r> Shared<'r> {
         self.gatherer(record.footer.class).reuse(bytes);
         self.stored.fetch_add(record.size, Ordering::Relaxed);
         lock(&self.unpublished).push(record);
-        self.heartbeat()?;
         self.publish(SEGMENT_CHUNKS)
     }
 
@@ -375,19 +395,22 @@ impl<'r> Shared<'r> {
         Ok(())
     }
 
-    /// Shows that this session is alive: a collector waits for those that are.
-    fn heartbeat(&self) -> Result<(), RepoError> {
-        let now = self.ctx.clock.now();
-        let number = {
-            let mut alive = lock(&self.alive);
-            if now.since(alive.0).as_secs() < HEARTBEAT {
-                return Ok(());
+    /// Gives signs of life until the session ends: a collector waits for those that do.
+    fn stay_alive(&self, end: &mpsc::Receiver<()>) {
+        for number in 1_u32.. {
+            if end.recv_timeout(HEARTBEAT) != Err(mpsc::RecvTimeoutError::Timeout) {
+                return;
             }
-            *alive = (now, alive.1 + 1);
-            alive.1
-        };
+            if let Err(error) = self.sign_of_life(number) {
+                self.fail(error);
+                return;
+            }
+        }
+    }
+
+    fn sign_of_life(&self, number: u32) -> Result<(), RepoError> {
         let name = format!("{}.{number}", name::session(self.id));
-        let record = SessionRecord { nonce: self.nonce, started: now };
+        let record = SessionRecord { nonce: self.nonce, started: self.ctx.clock.now() };
         let record = codec::encode("heartbeat", &record)?;
         let object = self.repo.sealer.seal_object(ObjectKind::Session, &name, &record)?;
         self.repo.backend.create(&name, &object)?;

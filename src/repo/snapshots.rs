@@ -17,24 +17,65 @@ pub struct StoredSnapshot {
     pub manifest: Vec<u8>,
 }
 
+/// What the folders say of all snapshots, looked at in the order that makes it true.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Committed, and the session was seen after that; forgotten or not.
+    pub(super) valid: Vec<SnapshotId>,
+    /// There is an object, but none that is valid: given up, or committed too late.
+    pub(super) void: Vec<SnapshotId>,
+    /// Those with a tombstone.
+    pub(super) forgotten: HashSet<SnapshotId>,
+}
+
 impl Repo {
     /// All valid snapshots that were not forgotten, in no particular order. A snapshot is valid
     /// when its object is there and, looked at *after* that, the session that wrote it.
     pub fn snapshots(&self) -> Result<Vec<StoredSnapshot>, RepoError> {
+        let Listed { valid, forgotten, .. } = self.list_snapshots()?;
+        let shown: Vec<_> = valid.into_iter().filter(|id| !forgotten.contains(id)).collect();
+        self.read_snapshots(&shown)
+    }
+
+    /// The snapshots that were forgotten and can still come back.
+    pub fn forgotten_snapshots(&self) -> Result<Vec<StoredSnapshot>, RepoError> {
+        self.learn_collections()?;
+        let Listed { valid, forgotten, .. } = self.list_snapshots()?;
+        let hidden: Vec<_> = valid.into_iter().filter(|id| forgotten.contains(id)).collect();
+        self.read_snapshots(&hidden)
+    }
+
+    /// Those that a collection has taken up are none any more.
+    pub(super) fn list_snapshots(&self) -> Result<Listed, RepoError> {
         let committed = self.backend.list(name::SNAPSHOTS)?;
         let sessions: HashSet<String> =
             self.backend.list(name::SESSIONS)?.into_iter().map(|entry| entry.name).collect();
-        let forgotten: HashSet<String> =
-            self.backend.list(name::TOMBSTONES)?.into_iter().map(|entry| entry.name).collect();
-        let mut snapshots = Vec::with_capacity(committed.len());
-        for entry in committed.iter().filter(|entry| entry.size > 0) {
+        let mut listed = Listed::default();
+        for entry in self.backend.list(name::TOMBSTONES)? {
+            let id = entry.name.strip_prefix(name::TOMBSTONES);
+            let id: Option<SnapshotId> = id.and_then(|id| id.parse().ok());
+            listed.forgotten.extend(id);
+        }
+        let collections = self.collections();
+        for entry in committed {
             let id = snapshot_id(&entry.name)?;
-            let is_valid = sessions.contains(&name::session(id));
-            if !is_valid || forgotten.contains(&name::tombstone(id)) {
-                continue;
+            if entry.size == 0 || !sessions.contains(&name::session(id)) {
+                listed.void.push(id);
+            } else if !collections.removes(id) {
+                listed.valid.push(id);
             }
-            match self.backend.get(&entry.name) {
-                Ok(object) => snapshots.push(self.open_snapshot(id, &object)?),
+        }
+        Ok(listed)
+    }
+
+    pub(super) fn read_snapshots(
+        &self,
+        ids: &[SnapshotId],
+    ) -> Result<Vec<StoredSnapshot>, RepoError> {
+        let mut snapshots = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.backend.get(&name::snapshot(*id)) {
+                Ok(object) => snapshots.push(self.open_snapshot(*id, &object)?),
                 // Forgotten and collected between the listing and now.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::counts::{Collector, Counts};
-use super::manifest::{Manifest, Reason, SourceRecord};
+use super::manifest::{Later, Manifest, Reason, SourceRecord};
 use super::opened::{self, ParentSource, Snapshot, TreeRecord};
 use super::timeline::{Filter, Timeline};
 use super::together::Together;
@@ -127,6 +127,7 @@ pub fn capture_held(
             written,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             unlisted,
+            later: Later::default(),
         }
     };
     let captured = |id, manifest, is_superfluous| Captured {
@@ -198,7 +199,7 @@ fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snap
             let backup = newest.clone().find(|(_, manifest)| manifest.reason == Reason::Backup);
             backup.or_else(|| newest.next()).cloned()
         }
-        Parent::Is(id) => timeline.get(id).map(|manifest| (id, manifest.clone())),
+        Parent::Is(id) => timeline.find(id).cloned(),
     };
     Ok(found.map(|(id, manifest)| Snapshot { repo: Arc::clone(repo), id, manifest }))
 }

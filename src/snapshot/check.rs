@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::opened::Snapshot;
 use super::timeline::{Filter, Timeline};
 use crate::context::Context;
-use crate::hint::Failure;
+use crate::hint::{ErrorKind, Failure};
 use crate::id::ChunkId;
 use crate::repo::{ChunkReader as _, Finding, ReadData, Repo, RepoError, SeenChunks};
 use crate::source::display_key;
@@ -61,6 +61,22 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
         walk_snapshot(&snapshot, &objects.damaged, &mut seen, &mut report)?;
     }
     Ok(report)
+}
+
+/// Whether a snapshot seems to be there: its catalogues can be read, and the index knows the root of
+/// every tree. Quick, and enough to tell a snapshot that lost a pack of nodes; only [`check`] proves.
+pub fn is_sound(snapshot: &Snapshot) -> Result<bool, Failure> {
+    for source in &snapshot.manifest.sources {
+        let roots = match snapshot.all_trees(source) {
+            Ok(trees) => trees.into_iter().map(|record| record.tree.root).collect::<Vec<_>>(),
+            Err(failure) if failure.kind() == ErrorKind::Damage => return Ok(false),
+            Err(failure) => return Err(failure),
+        };
+        if snapshot.repo.contains_many(&roots)?.contains(&false) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn walk_snapshot(

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::manifest::{Instant, Manifest, Reason, Skipped, SourceRecord};
+use super::manifest::{Instant, Later, Manifest, Reason, Skipped, SourceRecord};
 use super::opened::{self, Snapshot, TreeRecord};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -30,6 +30,7 @@ pub fn derive(
 ) -> Result<Snapshot, Failure> {
     let repo = &snapshot.repo;
     repo.write(Compression::Auto, ctx, |session| {
+        session.rely_on(snapshot.id)?;
         let mut sources = Vec::new();
         for source in &snapshot.manifest.sources {
             let shape = opened::shape(repo, source.kind)?;
@@ -74,6 +75,7 @@ pub fn derive(
             written: session.written(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             unlisted: 0,
+            later: Later::default(),
         };
         let id = session.commit(&manifest.encode()?)?;
         Ok(Snapshot { repo: Arc::clone(repo), id, manifest })

@@ -9,9 +9,11 @@ use crate::source::Kind;
 use crate::time::Timestamp;
 use crate::tree::Tree;
 
-/// The version of a manifest that lists all that was skipped, and of one that does not.
+/// The version of a manifest that lists all that was skipped, of one that does not, and of one that
+/// was rewritten.
 const ALL_LISTED: u8 = 1;
 const SOME_UNLISTED: u8 = 2;
+const REWRITTEN: u8 = 3;
 const WHAT: &str = "snapshot manifest";
 
 /// The content of a snapshot object; see `docs/FORMAT.md`.
@@ -47,6 +49,31 @@ pub struct Manifest {
     /// How many more items could not be read than `skipped` lists.
     #[serde(skip)]
     pub unlisted: u64,
+    /// What became of it since it was taken.
+    #[serde(skip)]
+    pub later: Later,
+}
+
+/// What became of a snapshot since it was taken. Snapshots never change: one with other tags is
+/// another snapshot, which shows the same, in the place of the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Later {
+    /// The snapshot that this one stands for, under the name that it had first.
+    pub original: Option<SnapshotId>,
+    /// Whether no rule forgets it.
+    pub protection: Protection,
+}
+
+/// How long a snapshot is kept, whatever the rules say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Protection {
+    /// Not beyond the rules.
+    #[default]
+    None,
+    /// Until then.
+    Until(Timestamp),
+    /// Until somebody takes the protection away.
+    Forever,
 }
 
 /// Why a snapshot was taken.
@@ -164,6 +191,23 @@ impl Manifest {
         if unlisted == 0 { ALL_LISTED } else { SOME_UNLISTED }
     }
 
+    /// The manifest of a snapshot that takes the place of this one, which is called `id`.
+    #[must_use]
+    pub fn rewritten(&self, id: SnapshotId, tags: Vec<String>, protection: Protection) -> Self {
+        let original = self.later.original.or(Some(id));
+        let later = Later { original, protection };
+        Self { version: REWRITTEN, tags, later, ..self.clone() }
+    }
+
+    /// Whether no rule forgets it now.
+    pub fn is_protected(&self, now: Timestamp) -> bool {
+        match self.later.protection {
+            Protection::None => false,
+            Protection::Until(time) => now <= time,
+            Protection::Forever => true,
+        }
+    }
+
     /// How many items could not be read.
     pub const fn missing(&self) -> u64 {
         self.skipped.len() as u64 + self.unlisted
@@ -208,7 +252,8 @@ impl Manifest {
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         match self.version {
             ALL_LISTED => codec::encode(WHAT, self),
-            _ => codec::encode(WHAT, &(self, self.unlisted)),
+            SOME_UNLISTED => codec::encode(WHAT, &(self, self.unlisted)),
+            _ => codec::encode(WHAT, &(self, self.unlisted, self.later)),
         }
     }
 
@@ -219,6 +264,10 @@ impl Manifest {
             Some(&SOME_UNLISTED) => {
                 let (manifest, unlisted): (Self, u64) = codec::decode(WHAT, bytes)?;
                 Ok(Self { unlisted, ..manifest })
+            }
+            Some(&REWRITTEN) => {
+                let (manifest, unlisted, later): (Self, u64, Later) = codec::decode(WHAT, bytes)?;
+                Ok(Self { unlisted, later, ..manifest })
             }
             Some(_) => {
                 let reason = "it was written by another version of coeval".to_owned();

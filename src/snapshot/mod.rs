@@ -4,6 +4,7 @@
 mod anonymise;
 mod capture;
 mod check;
+mod collect;
 mod counts;
 mod derive;
 mod diff;
@@ -16,6 +17,7 @@ mod path;
 mod references;
 mod restore;
 mod retention;
+mod rewrite;
 mod scope;
 mod stats;
 mod timeline;
@@ -23,13 +25,16 @@ mod together;
 
 pub use anonymise::{AnonymiseError, Rule, Rules, anonymise};
 pub use capture::{CaptureOptions, Captured, Held, Mode, Parent, capture, capture_held};
-pub use check::{CheckReport, check};
+pub use check::{CheckReport, check, is_sound};
+pub use collect::{collect, plan_collection};
 pub use counts::{Counts, Tally};
 pub use derive::{Apply, EditTree, derive};
 pub use diff::{DiffItem, diff};
 pub use find::{Finder, Found};
 pub use history::{Step, history};
-pub use manifest::{Instant, Manifest, Reason, RestoredInto, Skipped, SourceRecord};
+pub use manifest::{
+    Instant, Later, Manifest, Protection, Reason, RestoredInto, Skipped, SourceRecord,
+};
 pub use opened::{Snapshot, TreeRecord};
 pub use past::{Between, Until, between};
 pub use path::{PathError, Place, SnapshotPath};
@@ -39,7 +44,8 @@ pub use restore::{
     PinnedWith, Planned, RecordRules, Relatives, RestoreError, Restored, Selection, Stays,
     TreePlan, VerifiedTree, plan, restore,
 };
-pub use retention::Policy;
+pub use retention::{Grounds, Policy, Verdict};
+pub use rewrite::{rewrite, undelete};
 pub use scope::Scope;
 pub use stats::{Stats, Usage, stats};
 pub use timeline::{Filter, SelectError, Timeline};

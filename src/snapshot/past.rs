@@ -69,14 +69,14 @@ pub fn between(
         manifest: manifest.clone(),
     };
     for (id, manifest) in timeline.iter(filter) {
-        let parent = manifest.parent.and_then(|id| Some((id, timeline.get(id)?)));
+        let parent = manifest.parent.and_then(|id| timeline.find(id));
         let Some((parent_id, parent)) = parent.filter(|_| manifest.reason == Reason::Backup) else {
             continue;
         };
         if matches!(until, Until::Time(time) if !(parent.time <= *time && *time < manifest.time)) {
             continue;
         }
-        let (earlier, later) = (opened(parent_id, parent), opened(*id, manifest));
+        let (earlier, later) = (opened(*parent_id, parent), opened(*id, manifest));
         let mut between = Between {
             time: parent.time,
             earlier,

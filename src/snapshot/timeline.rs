@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::id::SnapshotId;
-use crate::repo::Repo;
+use crate::repo::{Repo, StoredSnapshot};
 use crate::time::{Timestamp, parse_time};
 
 use super::manifest::{Manifest, Reason};
@@ -39,8 +39,16 @@ impl Filter {
 impl Timeline {
     /// Reads all snapshots.
     pub fn load(repo: &Repo) -> Result<Self, Failure> {
-        let mut snapshots = repo
-            .snapshots()?
+        Self::of(repo.snapshots()?)
+    }
+
+    /// Reads the snapshots that were forgotten and can be brought back.
+    pub fn forgotten(repo: &Repo) -> Result<Self, Failure> {
+        Self::of(repo.forgotten_snapshots()?)
+    }
+
+    fn of(stored: Vec<StoredSnapshot>) -> Result<Self, Failure> {
+        let mut snapshots = stored
             .into_iter()
             .map(|stored| Ok((stored.id, Manifest::decode(&stored.manifest)?)))
             .collect::<Result<Vec<_>, Failure>>()?;
@@ -56,9 +64,17 @@ impl Timeline {
         self.snapshots.iter().filter(|(_, manifest)| filter.admits(manifest))
     }
 
-    /// The snapshot with this id.
+    /// The snapshot with this id, or the one that has taken its place.
     pub fn get(&self, id: SnapshotId) -> Option<&Manifest> {
-        self.snapshots.iter().find(|(other, _)| *other == id).map(|(_, manifest)| manifest)
+        self.find(id).map(|(_, manifest)| manifest)
+    }
+
+    /// The same with the id that it has now.
+    pub fn find(&self, id: SnapshotId) -> Option<&(SnapshotId, Manifest)> {
+        let is = |(other, manifest): &&(SnapshotId, Manifest)| {
+            *other == id || manifest.later.original == Some(id)
+        };
+        self.snapshots.iter().find(is)
     }
 
     /// The snapshot that a person means: an id or its unique beginning, `latest`, `latest~2`,
@@ -168,6 +184,18 @@ pub enum SelectError {
         /// What was written.
         text: String,
     },
+    /// No snapshot that was forgotten can be brought back under this id.
+    #[error("no forgotten snapshot's id begins with `{text}`")]
+    NotForgotten {
+        /// What was written.
+        text: String,
+    },
+    /// Another one shows the same.
+    #[error("snapshot {} is there under another id, with other tags", id.short())]
+    StillThere {
+        /// The one that was asked for.
+        id: SnapshotId,
+    },
     /// There are not that many.
     #[error("there are only {count} snapshots, so there is no latest~{back}")]
     TooFarBack {
@@ -217,6 +245,11 @@ impl Hint for SelectError {
             Self::Ambiguous { .. } => "write more digits; `coeval snapshots` lists them".to_owned(),
             Self::NoTag { tags, .. } if !tags.is_empty() => {
                 format!("the tags are: {}", tags.join(", "))
+            }
+            Self::NotForgotten { .. } => {
+                "`coeval snapshots --forgotten` lists those that can be brought back; after \
+                 `coeval prune` none can"
+                    .to_owned()
             }
             Self::Log { .. } => "restore the snapshot before or after with its id".to_owned(),
             Self::BeforeFirst { earliest: Some((id, time)), .. } => {

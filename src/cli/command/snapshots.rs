@@ -5,7 +5,7 @@ use crate::cli::app::App;
 use crate::cli::output::{Table, count, size};
 use crate::hint::Failure;
 use crate::id::SnapshotId;
-use crate::snapshot::{Filter, Manifest, Reason, Timeline};
+use crate::snapshot::{Filter, Manifest, Protection, Reason, Timeline};
 
 /// List the snapshots, oldest first
 #[derive(Debug, clap::Args)]
@@ -22,12 +22,16 @@ pub struct Args {
     /// Only the newest N
     #[arg(long, value_name = "N")]
     latest: Option<usize>,
+    /// Those that were forgotten and can be brought back with `coeval undelete`
+    #[arg(long, conflicts_with = "at")]
+    forgotten: bool,
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
     let filter = Filter { host: args.host.clone(), tags: args.tag.clone(), ..app.filter()? };
-    let timeline = Timeline::load(&repo)?;
+    let timeline =
+        if args.forgotten { Timeline::forgotten(&repo)? } else { Timeline::load(&repo)? };
     let mut shown: Vec<&(SnapshotId, Manifest)> = match &args.at {
         Some(time) => vec![timeline.at(time, &filter, &app.ctx)?],
         None => timeline.iter(&filter).collect(),
@@ -82,6 +86,11 @@ fn contents(manifest: &Manifest) -> String {
         }
         Reason::Anonymised { of } => text += &[" (", &of.short(), " anonymised)"].concat(),
     }
+    match manifest.later.protection {
+        Protection::None => {}
+        Protection::Until(time) => text += &[" (kept until ", &time.to_local(), ")"].concat(),
+        Protection::Forever => text.push_str(" (protected)"),
+    }
     if !manifest.is_complete() {
         text += &[" INCOMPLETE: ", &manifest.missing().to_string(), " not read"].concat();
     }
@@ -107,6 +116,8 @@ pub fn as_json(id: SnapshotId, manifest: &Manifest) -> serde_json::Value {
         "hostname": manifest.host,
         "application": manifest.application,
         "tags": manifest.tags,
+        "protection": manifest.later.protection,
+        "original": manifest.later.original.map(|original| original.to_string()),
         "parent": manifest.parent.map(|parent| parent.to_string()),
         "reason": reason(&manifest.reason),
         "instant": manifest.instant.to_string(),

@@ -1,5 +1,6 @@
 //! `coeval watch`
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::backup;
@@ -10,7 +11,9 @@ use crate::context::Cancel;
 use crate::hint::{ErrorKind, Failure};
 use crate::repo::{Compression, Repo};
 use crate::report::Event;
-use crate::snapshot::{CaptureOptions, Filter, Mode, Parent, Reason, Timeline};
+use crate::snapshot::{
+    self, CaptureOptions, Filter, Manifest, Mode, Parent, Reason, Snapshot, Timeline,
+};
 use crate::source::Source;
 
 /// Take a snapshot again and again, keeping connections open
@@ -122,7 +125,7 @@ fn end(sources: &mut [Box<dyn Source>]) {
 }
 
 /// Forgets what the configured rules do not keep.
-fn forget(repo: &Repo, options: &CaptureOptions, app: &App) -> Result<(), Failure> {
+fn forget(repo: &Arc<Repo>, options: &CaptureOptions, app: &App) -> Result<(), Failure> {
     let policy = app.config()?.retention.policy(app.ctx.clock.now())?;
     let filter = Filter {
         host: Some(options.host.clone()),
@@ -132,9 +135,16 @@ fn forget(repo: &Repo, options: &CaptureOptions, app: &App) -> Result<(), Failur
     if policy.is_empty() {
         return Ok(());
     }
-    for id in policy.forgets(Timeline::load(repo)?.iter(&filter)) {
-        repo.forget(id)?;
-        app.output.verbose(format!("forgot snapshot {}", id.short()))?;
+    let timeline = Timeline::load(repo)?;
+    let snapshots: Vec<_> = timeline.iter(&filter).collect();
+    let sound = |id, manifest: &Manifest| {
+        let manifest = manifest.clone();
+        snapshot::is_sound(&Snapshot { repo: Arc::clone(repo), id, manifest })
+    };
+    let verdicts = policy.verdicts(&snapshots, app.ctx.clock.now(), &sound)?;
+    for verdict in verdicts.iter().filter(|verdict| verdict.kept.is_empty()) {
+        repo.forget(verdict.id)?;
+        app.output.verbose(format!("forgot snapshot {}", verdict.id.short()))?;
     }
     Ok(())
 }

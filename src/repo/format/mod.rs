@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod codec;
+pub mod collection;
 pub mod config;
 mod cursor;
 pub mod pack;
@@ -34,6 +35,8 @@ pub mod name {
     pub const SNAPSHOTS: &str = "snapshots/";
     /// Folder of what marks snapshots as forgotten.
     pub const TOMBSTONES: &str = "tombstones/";
+    /// Folder of collections.
+    pub const COLLECTIONS: &str = "gc/";
 
     /// `keys/<id>`
     pub fn key(id: KeyId) -> String {
@@ -59,6 +62,16 @@ pub mod name {
     /// `tombstones/<id>`
     pub fn tombstone(id: SnapshotId) -> String {
         format!("{TOMBSTONES}{id}")
+    }
+
+    /// `gc/<number>`
+    pub fn collection(number: u64) -> String {
+        format!("{COLLECTIONS}{number}")
+    }
+
+    /// `gc/<number>.done`
+    pub fn collection_done(number: u64) -> String {
+        format!("{COLLECTIONS}{number}.done")
     }
 
     /// `snapshots/<id>`

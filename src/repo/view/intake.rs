@@ -1,10 +1,10 @@
 //! Taking index segments into the view: few chunks through the memtable, many as sorted runs.
 
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, PoisonError};
 
-use super::Taken;
 use super::place::{Location, PackInfo, locations};
 use super::store::Store;
+use super::{Taken, View};
 use crate::id::{ChunkId, SegmentId};
 use crate::repo::error::RepoError;
 use crate::repo::format::segment::Segment;
@@ -22,6 +22,7 @@ const RUNS: usize = 64;
 pub(in crate::repo) struct Intake<'v> {
     taken: MutexGuard<'v, Taken>,
     store: &'v Store,
+    view: &'v View,
     chunks: Vec<(ChunkId, Location)>,
     packs: Vec<(u32, PackInfo)>,
     segments: Vec<SegmentId>,
@@ -32,9 +33,9 @@ pub(in crate::repo) struct Intake<'v> {
 }
 
 impl<'v> Intake<'v> {
-    pub(super) fn new(taken: MutexGuard<'v, Taken>, store: &'v Store) -> Self {
+    pub(super) fn new(taken: MutexGuard<'v, Taken>, store: &'v Store, view: &'v View) -> Self {
         let (chunks, packs, segments) = (Vec::new(), Vec::new(), Vec::new());
-        Self { taken, store, chunks, packs, segments, run: RUN, runs: 0 }
+        Self { taken, store, view, chunks, packs, segments, run: RUN, runs: 0 }
     }
 
     /// Whether a segment has been taken in before.
@@ -49,8 +50,16 @@ impl<'v> Intake<'v> {
         segment: &Segment,
     ) -> Result<(), RepoError> {
         for pack in &segment.packs {
+            // Whatever segment still names it: it is gone.
+            if self.taken.dead.contains(&pack.id) {
+                continue;
+            }
             let number = self.taken.next_pack;
             self.taken.next_pack += 1;
+            if self.taken.condemned.contains(&pack.id) {
+                let condemned = &self.view.condemned;
+                condemned.write().unwrap_or_else(PoisonError::into_inner).insert(number);
+            }
             self.packs.push((number, PackInfo::of(pack)));
             self.chunks.extend(locations(number, pack));
             if self.chunks.len() >= self.run {

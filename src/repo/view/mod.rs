@@ -11,7 +11,8 @@ mod store;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use intake::Intake;
 pub(super) use place::{Location, PackInfo};
@@ -19,7 +20,7 @@ pub(super) use store::Store;
 
 use super::error::RepoError;
 use super::format::segment::Segment;
-use crate::id::{ChunkId, SegmentId};
+use crate::id::{ChunkId, PackId, SegmentId};
 
 /// Ids that one thread looks up at a time.
 const BATCH: usize = 128;
@@ -35,6 +36,11 @@ pub(super) struct View {
     private: OnceLock<Store>,
     /// Packs of the private store are numbered from here.
     first_private: u32,
+    /// Locations in packs with lower numbers count for nothing: since those were taken in, packs
+    /// were removed, and everything was taken in again.
+    first_valid: AtomicU32,
+    /// The numbers of packs that are about to be removed.
+    condemned: RwLock<HashSet<u32>>,
     taken: Mutex<Taken>,
 }
 
@@ -42,6 +48,12 @@ pub(super) struct View {
 struct Taken {
     segments: HashSet<SegmentId>,
     next_pack: u32,
+    /// The last collection whose packs this view is known to leave out.
+    buried: u64,
+    /// Packs that are not taken in: they are gone.
+    dead: HashSet<PackId>,
+    /// Packs that are about to be.
+    condemned: HashSet<PackId>,
 }
 
 impl View {
@@ -66,15 +78,18 @@ impl View {
     }
 
     fn over(shared: Option<Store>) -> Result<Self, RepoError> {
-        let (segments, next_pack) = match &shared {
-            Some(store) => (store.segments()?, store.next_pack()?),
-            None => (HashSet::new(), 0),
+        let (segments, next_pack, (buried, first_valid)) = match &shared {
+            Some(store) => (store.segments()?, store.next_pack()?, store.buried()?),
+            None => (HashSet::new(), 0, (0, 0)),
         };
+        let (dead, condemned) = (HashSet::new(), HashSet::new());
         Ok(Self {
             shared,
             private: OnceLock::new(),
             first_private: next_pack,
-            taken: Mutex::new(Taken { segments, next_pack }),
+            first_valid: AtomicU32::new(first_valid),
+            condemned: RwLock::default(),
+            taken: Mutex::new(Taken { segments, next_pack, buried, dead, condemned }),
         })
     }
 
@@ -91,7 +106,7 @@ impl View {
                 }
             },
         };
-        Ok(Intake::new(taken, store))
+        Ok(Intake::new(taken, store, self))
     }
 
     /// The segments among `present` that this view does not know.
@@ -110,11 +125,100 @@ impl View {
     /// Where a chunk is, if this view knows it.
     pub(super) fn locate(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
         for store in self.stores() {
-            if let Some(location) = store.locate(id)? {
+            if let Some(location) = store.locate(id)?.filter(|found| self.is_valid(*found)) {
                 return Ok(Some(location));
             }
         }
         Ok(None)
+    }
+
+    /// The same for a chunk that something new will refer to: none in a pack that is about to be
+    /// removed.
+    pub(super) fn locate_lasting(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
+        let condemned = self.condemned.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.locate(id)?.filter(|location| !condemned.contains(&location.pack)))
+    }
+
+    fn is_valid(&self, location: Location) -> bool {
+        location.pack >= self.first_valid.load(Ordering::Acquire)
+    }
+
+    /// From now on, these are the packs that are about to be removed.
+    pub(super) fn condemn(&self, packs: HashSet<PackId>) -> Result<(), RepoError> {
+        let mut taken = self.taken();
+        if taken.condemned == packs {
+            return Ok(());
+        }
+        let mut numbers = HashSet::new();
+        for store in self.stores().filter(|_| !packs.is_empty()) {
+            store.each_pack(&mut |number, id| {
+                if packs.contains(&id) {
+                    numbers.insert(number);
+                }
+            })?;
+        }
+        *self.condemned.write().unwrap_or_else(PoisonError::into_inner) = numbers;
+        taken.condemned = packs;
+        Ok(())
+    }
+
+    /// Leaves out the packs that the collection of this number removed. If any of them is known,
+    /// everything is taken in again: a chunk that was in one of them may also be elsewhere.
+    pub(super) fn bury(&self, number: u64, packs: &[PackId]) -> Result<(), RepoError> {
+        let mut taken = self.taken();
+        let is_news = number > taken.buried;
+        taken.dead.extend(packs);
+        if is_news {
+            taken.buried = number;
+            self.begin_anew_without(packs, taken)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that segments are gone, and that all they said was taken in from others.
+    pub(super) fn supersede(&self, segments: &[SegmentId]) -> Result<(), RepoError> {
+        let mut taken = self.taken();
+        for id in segments {
+            taken.segments.remove(id);
+        }
+        match self.shared.as_ref().filter(|store| store.is_writable()) {
+            Some(store) => store.forget_segments(segments.iter().copied()),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves out a pack that turned out to be gone, though no finished collection removed it.
+    pub(super) fn lose(&self, pack: PackId) -> Result<(), RepoError> {
+        let mut taken = self.taken();
+        if taken.dead.insert(pack) { self.begin_anew_without(&[pack], taken) } else { Ok(()) }
+    }
+
+    fn begin_anew_without(
+        &self,
+        packs: &[PackId],
+        mut taken: MutexGuard<'_, Taken>,
+    ) -> Result<(), RepoError> {
+        let packs: HashSet<&PackId> = packs.iter().collect();
+        let first_valid = self.first_valid.load(Ordering::Acquire);
+        let mut is_known = false;
+        for store in self.stores().filter(|_| !packs.is_empty()) {
+            store.each_pack(&mut |number, id| {
+                is_known |= number >= first_valid && packs.contains(&id);
+            })?;
+        }
+        let (buried, mut first_valid) = (taken.buried, first_valid);
+        if is_known {
+            first_valid = taken.next_pack;
+            taken.segments.clear();
+        }
+        if let Some(store) = self.shared.as_ref().filter(|store| store.is_writable()) {
+            store.bury(buried, first_valid)?;
+            if is_known {
+                store.forget_segments(store.segments()?.into_iter())?;
+            }
+        }
+        self.first_valid.store(first_valid, Ordering::Release);
+        Ok(())
     }
 
     /// Where chunks are, those that this view knows, in the order of `ids`. Best for hundreds at a
@@ -126,7 +230,7 @@ impl View {
         for store in self.stores() {
             for some in sought.chunks(THREADS * BATCH) {
                 for ((_, at), location) in some.iter().zip(locate_sorted(store, some)?) {
-                    found[*at] = location;
+                    found[*at] = location.filter(|found| self.is_valid(*found));
                 }
             }
             sought.retain(|(_, at)| found[*at].is_none());

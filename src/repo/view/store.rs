@@ -17,7 +17,7 @@ use rocksdb::{
 use tempfile::TempDir;
 
 use super::place::{Location, PackInfo};
-use crate::id::{ChunkId, SegmentId};
+use crate::id::{ChunkId, PackId, SegmentId};
 use crate::repo::error::RepoError;
 
 /// Where chunks are. The name changes with the form of the values: a database of another form is
@@ -25,7 +25,11 @@ use crate::repo::error::RepoError;
 const CHUNKS: &str = "locations";
 const PACKS: &str = "packs";
 const SEGMENTS: &str = "segments";
-const FAMILIES: [&str; 3] = [CHUNKS, PACKS, SEGMENTS];
+const STATE: &str = "state";
+const FAMILIES: [&str; 4] = [CHUNKS, PACKS, SEGMENTS, STATE];
+/// The one key of the state: the last collection whose packs are left out, and the first number of
+/// a pack that counts.
+const BURIED: &[u8] = b"buried";
 
 const CHUNKS_IN_MEMORY: usize = 8 << 20;
 /// Files open at once, of the usual 1,024 that a process may open.
@@ -159,6 +163,56 @@ impl Store {
         }
     }
 
+    /// All packs by their numbers.
+    pub(super) fn each_pack(&self, each: &mut dyn FnMut(u32, PackId)) -> Result<(), RepoError> {
+        for entry in self.db.iterator_cf(self.family(PACKS), IteratorMode::Start) {
+            let decode = |(key, value): &(Box<[u8]>, Box<[u8]>)| {
+                let number = u32::from_be_bytes((**key).try_into().ok()?);
+                Some((number, PackInfo::from_bytes(value)?))
+            };
+            if let Some((number, info)) = self.read(entry.map(Some), decode)? {
+                each(number, info.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The last collection whose packs are left out, and the first number of a pack that counts.
+    pub(super) fn buried(&self) -> Result<(u64, u32), RepoError> {
+        let decode = |bytes: &Vec<u8>| {
+            let (buried, first) = bytes.split_first_chunk::<8>()?;
+            Some((u64::from_be_bytes(*buried), u32::from_be_bytes(first.try_into().ok()?)))
+        };
+        let value = self.db.get_cf(self.family(STATE), BURIED);
+        Ok(self.read(value, decode)?.unwrap_or_default())
+    }
+
+    /// Notes that.
+    pub(super) fn bury(&self, buried: u64, first: u32) -> Result<(), RepoError> {
+        let mut batch = WriteBatch::default();
+        let value = [&buried.to_be_bytes()[..], &first.to_be_bytes()].concat();
+        batch.put_cf(self.family(STATE), BURIED, value);
+        self.apply(batch)
+    }
+
+    /// Notes that segments were not taken in, or are gone.
+    pub(super) fn forget_segments(
+        &self,
+        segments: impl Iterator<Item = SegmentId>,
+    ) -> Result<(), RepoError> {
+        let mut batch = WriteBatch::default();
+        for segment in segments {
+            batch.delete_cf(self.family(SEGMENTS), segment.as_bytes());
+        }
+        self.apply(batch)
+    }
+
+    fn apply(&self, batch: WriteBatch) -> Result<(), RepoError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        Ok(self.db.write_opt(batch, &options)?)
+    }
+
     fn read<V, T>(
         &self,
         value: Result<Option<V>, rocksdb::Error>,
@@ -201,9 +255,7 @@ impl Store {
         for id in segments {
             batch.put_cf(self.family(SEGMENTS), id.as_bytes(), []);
         }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        Ok(self.db.write_opt(batch, &options)?)
+        self.apply(batch)
     }
 
     /// Makes durable what was written through the memtable.
@@ -258,7 +310,7 @@ impl Store {
     }
 
     fn family(&self, name: &'static str) -> &ColumnFamily {
-        #[expect(clippy::expect_used, reason = "opened with all three families, or not at all")]
+        #[expect(clippy::expect_used, reason = "opened with all families, or not at all")]
         self.db.cf_handle(name).expect("the database was opened with this family")
     }
 }
@@ -268,7 +320,7 @@ fn cache() -> Cache {
     Cache::new_hyper_clock_cache(CACHE_MOST, 0)
 }
 
-fn options(cache: &Cache) -> (Options, [ColumnFamilyDescriptor; 3]) {
+fn options(cache: &Cache) -> (Options, [ColumnFamilyDescriptor; FAMILIES.len()]) {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::id::{PackId, SnapshotId};
+use crate::id::SnapshotId;
 use crate::repo::Class;
 use crate::repo::format::pack::{BlockEntry, ChunkEntry, Footer};
 use crate::repo::format::segment::PackRecord;
