@@ -1,7 +1,7 @@
 //! What the commands share: configuration, output, context, and the way to the repository.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::Globals;
@@ -105,6 +105,21 @@ impl App {
             return Ok(by_environment);
         }
         Ok(key(&self.config()?.repository.key_file))
+    }
+
+    /// Where the password of a package is: the flag before the environment.
+    pub fn package_secret(&self, file: Option<&Path>) -> Result<Option<Secret>, Failure> {
+        if let Some(file) = file {
+            return Ok(Some(Secret::PasswordFile(file.to_owned())));
+        }
+        let environment = &self.environment;
+        let file = environment.package_password_file.clone().map(Secret::PasswordFile);
+        let command = environment.package_password_command.clone().map(Secret::PasswordCommand);
+        unlock::only(vec![
+            ("COEVAL_PACKAGE_PASSWORD", environment.package_password.clone().map(Secret::Password)),
+            ("COEVAL_PACKAGE_PASSWORD_FILE", file),
+            ("COEVAL_PACKAGE_PASSWORD_COMMAND", command),
+        ])
     }
 
     /// Opens the repository.

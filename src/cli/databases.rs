@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use zeroize::Zeroizing;
+
 use super::error::usage;
 use crate::hint::Failure;
 use crate::source::{Postgres, PostgresOptions, Source, Sqlite, SqliteTarget, Target};
@@ -93,9 +95,43 @@ impl DatabaseUrl {
         Ok(Self(url.into()))
     }
 
+    /// What programs of PostgreSQL are given as arguments, which everybody on the machine can read,
+    /// and the password, which goes into their environment; `None` for other databases.
+    pub fn for_programs(&self) -> Result<Option<(String, Option<Zeroizing<String>>)>, Failure> {
+        if self.is_sqlite() {
+            return Ok(None);
+        }
+        let mut url = url::Url::parse(&self.0)
+            .map_err(|error| usage(error.to_string(), "write postgres://user@host/name"))?;
+        let decoded = |text: &str| percent_decode(text).map(Zeroizing::new);
+        let mut password = url.password().map(decoded).transpose()?;
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        if pairs.iter().any(|(name, _)| name == "password") {
+            let mut query = url.query_pairs_mut();
+            query.clear();
+            for (name, value) in pairs {
+                if name == "password" {
+                    password = Some(Zeroizing::new(value));
+                } else {
+                    query.append_pair(&name, &value);
+                }
+            }
+        }
+        url.set_password(None).map_err(|()| usage("the URL has no host", "name one"))?;
+        Ok(Some((url.into(), password)))
+    }
+
     fn is_sqlite(&self) -> bool {
         self.0.starts_with("sqlite://")
     }
+}
+
+/// The text that stands percent-encoded in a URL.
+fn percent_decode(text: &str) -> Result<String, Failure> {
+    let pair = format!("p={}", text.replace('+', "%2B"));
+    let mut pairs = url::form_urlencoded::parse(pair.as_bytes());
+    let decoded = pairs.next().map(|(_, value)| value.into_owned());
+    decoded.ok_or_else(|| usage("the password in the URL cannot be read", "percent-encode it"))
 }
 
 impl std::fmt::Display for DatabaseUrl {
@@ -140,6 +176,17 @@ mod tests {
             ["/srv/app.sqlite3", "sqlite:///srv/app.sqlite3", "sqlite:////srv/./app.sqlite3"]
         {
             assert_eq!(url(same).to_string(), "sqlite:///srv/app.sqlite3");
+        }
+    }
+
+    #[test]
+    fn programs_get_the_password_apart() {
+        for text in
+            ["postgres://app:h%40nter+2@db/edms", "postgres://app@db/edms?password=h%40nter%2B2"]
+        {
+            let (place, password) = url(text).for_programs().expect("a URL").expect("PostgreSQL");
+            assert!(!place.contains("nter"), "{place}");
+            assert_eq!(password.expect("a password").as_str(), "h@nter+2");
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::{BufReader, Read};
 use std::ops::ControlFlow;
 
 use super::entries::stays_inside;
-use super::layout::{FileEntry, StoredFile};
+use super::layout::{self, FileEntry, StoredFile};
 use super::open::{Package, Prepared, Rows, Schema};
 use super::read::MemberKind;
 use super::spool::{Span, Spool, SpoolReader};
@@ -20,6 +20,11 @@ use crate::source::{
 };
 use crate::time::Timestamp;
 use crate::tree::{Change, Changes, Content};
+
+/// What a source is called whose files lie in `storage/` itself.
+const ROOT_FILES: &str = "files";
+/// What the source is called that keeps a package's pg_dump archive.
+const DUMP: &str = "dump";
 
 impl Package {
     /// Verifies the package and, only if nothing is damaged, gives the sources it holds.
@@ -48,7 +53,7 @@ impl Package {
         for database in self.databases(schema, ctx)? {
             sources.push(Box::new(self.database(database, ctx)?));
         }
-        for files in self.storages()? {
+        for files in self.storages()?.into_iter().chain(self.dumped()?) {
             sources.push(Box::new(files));
         }
         for files in self.configurations()? {
@@ -116,12 +121,14 @@ impl Package {
             listed.insert(path, stored);
         })?;
         for (name, member) in &self.archived.members {
-            let Some((source, path)) =
-                name.strip_prefix("storage/").and_then(|rest| rest.split_once('/'))
-            else {
-                continue;
-            };
+            let Some(rest) = name.strip_prefix("storage/") else { continue };
             let MemberKind::File(span) = member.kind else { continue };
+            let (source, path) = match rest.split_once('/') {
+                Some(apart) => apart,
+                None if name == layout::STORAGE => continue,
+                // Others keep uploads without folders, too.
+                None => (ROOT_FILES, rest),
+            };
             let stored = listed.get(&format!("{source}/{path}"));
             let entry = file_entry(stored, member.mode, member.mtime);
             let files = source_named(&mut sources, Kind::Storage, source);
@@ -155,6 +162,23 @@ impl Package {
             }
         }
         finished(sources, &faults, &self.archived.spool)
+    }
+
+    /// The pg_dump archive of EDMS's second method, kept as it is.
+    fn dumped(&self) -> Result<Option<PackagedFiles>, Failure> {
+        let mut faults = Vec::new();
+        let mut source = PackagedFiles::new(Kind::Storage, DUMP);
+        for name in [layout::DUMP, layout::DUMP_MANIFEST] {
+            let Some(member) = self.archived.members.get(name) else { continue };
+            let MemberKind::File(span) = member.kind else { continue };
+            let entry = file_entry(None, member.mode, member.mtime);
+            let path = name.strip_prefix("database/").unwrap_or(name);
+            source.push(path, entry, Some(span), &mut faults);
+        }
+        if source.entries.is_empty() {
+            return Ok(None);
+        }
+        Ok(finished(vec![source], &faults, &self.archived.spool)?.pop())
     }
 
     fn configurations(&self) -> Result<Vec<PackagedFiles>, Failure> {
@@ -426,7 +450,7 @@ fn finished(
 fn file_entry(stored: Option<&StoredFile>, mode: u16, mtime: i64) -> Entry {
     let own = stored.and_then(|stored| {
         let mode = u16::from_str_radix(stored.mode.as_deref()?, 8).ok()?;
-        Some((mode, stored.uid, stored.gid, rfc3339(stored.modified.as_ref()?.as_str()?)?))
+        Some((mode, stored.uid, stored.gid, rfc3339(stored.modified.as_deref()?)?))
     });
     let (mode, uid, gid, mtime) = own.unwrap_or((mode, 0, 0, Timestamp::new(mtime, 0)));
     Entry::new(EntryKind::File, mode & 0o1777, uid, gid, mtime)

@@ -37,6 +37,7 @@ pub fn instructions(
             (false, _) => "none found",
             (true, SecretsPolicy::Redact) => "taken out",
             (true, SecretsPolicy::Plaintext) => "**inside, in the clear**",
+            (true, SecretsPolicy::Sealed) => "**inside**",
         };
         let _ =
             writeln!(text, "| `{}` | `{}` | {secrets} |", file.backup_name, file.restore_location);

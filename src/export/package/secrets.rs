@@ -13,6 +13,8 @@ pub enum SecretsPolicy {
     Redact,
     /// They go in as they are, sessions too: whoever reads the package has them.
     Plaintext,
+    /// They go in, and the package as a whole is sealed.
+    Sealed,
 }
 
 /// A text without its secrets.

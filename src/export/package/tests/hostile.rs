@@ -8,6 +8,7 @@ use tar::{EntryType, Header};
 
 use super::{Outcome, open};
 use crate::context::Context;
+use crate::export::testing::seen_by_capture;
 
 const RECORD: &str = r#"[{"model": "a.b", "pk": 1, "fields": {}}]"#;
 
@@ -277,6 +278,100 @@ fn packages_of_others_are_read_whatever_folder_they_are_in() {
     ] {
         assert!(open(&bare).unwrap().fixture().unwrap().next_record().unwrap().is_some());
     }
-    let dump = [file("tmp_17/database.dump"), file("tmp_17/storage.tar.gz")];
-    refused(&archive(&dump), "pg_dump");
+}
+
+/// What EDMS's second method packs: a dump, and the uploads in an archive within the archive.
+fn hybrid(folder: &str, dump: &[u8], uploads: &[u8]) -> Vec<u8> {
+    let name = |name: &str| format!("{folder}{name}").into_bytes();
+    archive(&[
+        entry(&name("database.dump"), EntryType::Regular, dump),
+        entry(&name("storage.tar.gz"), EntryType::Regular, uploads),
+        entry(&name("manifest.json"), EntryType::Regular, b"{}"),
+        entry(&name(".env"), EntryType::Regular, b"DEBUG=0"),
+    ])
+}
+
+/// Failure 32: a folder around everything made the uploads vanish, and nobody was told.
+#[test]
+fn failure_32_packages_of_the_second_method_keep_their_uploads() {
+    let below = archive(&[file("storage/documents/a"), file("storage/b")]);
+    let bare = archive(&[file("./documents/a"), file("./b"), link("./documents/l", "a")]);
+    for (folder, uploads) in [("", &below), ("tmp_20260104_080000/", &bare), ("./x/", &below)] {
+        let package = open(&hybrid(folder, b"PGDMP...", uploads)).unwrap();
+        for name in ["storage/documents/a", "storage/b", "configuration/.env"] {
+            assert!(package.archived.file(name).is_some(), "{folder}{name}");
+        }
+        assert!(package.dump().is_some());
+        let found = package.verify(None, &Context::new()).unwrap();
+        assert!(found.outcome() < Outcome::Damaged, "{found:?}");
+        let seen = seen_by_capture(package.into_sources(None, &Context::new()).unwrap());
+        let seen = seen.iter().map(|seen| String::from_utf8_lossy(seen)).collect::<String>();
+        for name in ["database.dump", "manifest.json", ".env"] {
+            assert!(seen.contains(name), "{name} in {seen}");
+        }
+    }
+}
+
+#[test]
+fn packages_of_the_second_method_are_held_to_the_same_rules() {
+    let good = archive(&[file("storage/documents/a")]);
+    refused(&hybrid("", b"-- PostgreSQL database dump", &good), "no pg_dump archive");
+    refused(&hybrid("", b"PGDMP", b"x"), "no tar.gz");
+    for (uploads, reason) in [
+        (archive(&[file("../evil")]), "leads out"),
+        (archive(&[file("storage/../../evil")]), "leads out"),
+        (archive(&[link("storage/media/a", "/etc/passwd")]), "points out"),
+        (archive(&[link("documents", "/etc")]), "a link outside"),
+        (archive(&[file("storage/a"), file("storage/a/b")]), "no folder"),
+        (archive(&[file("storage/a"), file("storage/a")]), "same name"),
+        (good[..good.len() - 6].to_vec(), "ends in the middle"),
+    ] {
+        refused(&hybrid("t/", b"PGDMP", &uploads), reason);
+    }
+    let mut zeros = GzEncoder::new(Vec::new(), Compression::best());
+    zeros.write_all(header(b"storage/bomb", EntryType::Regular, 8 << 30).as_bytes()).unwrap();
+    for _ in 0..512 {
+        zeros.write_all(&vec![0; 1 << 18]).unwrap();
+    }
+    refused(&hybrid("", b"PGDMP", &zeros.finish().unwrap()), "unpack to");
+    // A second one is none of the package's parts.
+    let twice = archive(&[file("database.dump"), file("storage.tar.gz.gz")]);
+    refused(&twice, "no part of a package");
+}
+
+#[test]
+fn two_headers_that_contradict_each_other_are_refused() {
+    let long = |name: &[u8]| entry(b"././@LongLink", EntryType::GNULongName, name);
+    for headers in [
+        vec![pax("18 path=storage/a\n"), pax("18 path=storage/b\n")],
+        vec![pax("18 path=storage/a\n"), long(b"storage/b\0")],
+        vec![long(b"storage/a\0"), pax("18 path=storage/b\n")],
+        vec![long(b"storage/a\0"), long(b"storage/b\0")],
+    ] {
+        refused(&archive(&[headers.concat(), file("storage/c")]), "two headers");
+    }
+    // GNU tar itself writes one for the link and one for the name.
+    let target = entry(b"././@LongLink", EntryType::GNULongLink, b"b\0");
+    let both = [target, long(b"storage/media/a\0"), link("storage/media/x", "y")];
+    let package = open(&archive(&both)).unwrap();
+    assert!(package.archived.members.contains_key("storage/media/a"));
+    // A size of a PAX header is the next member's, not the next header's.
+    let sized = [pax("9 size=1\n"), file("storage/documents/a")];
+    assert!(open(&archive(&sized)).is_ok());
+}
+
+#[test]
+fn names_that_some_file_systems_take_for_one_are_refused_where_it_matters() {
+    for (one, other) in [
+        ("database/database_backup.json", "database/Database_Backup.json"),
+        ("scripts/restore.sh", "scripts/RESTORE.SH"),
+        ("configuration/caf\u{e9}", "configuration/cafe\u{301}"),
+        ("configuration/a", "configuration/\u{ff21}"),
+    ] {
+        refused(&archive(&[file(one), file(other)]), "some file systems");
+    }
+    // What users call their uploads is the application's business; who imports is told.
+    let package = open(&archive(&[file("storage/media/a"), file("storage/media/A")])).unwrap();
+    let found = package.verify(None, &Context::new()).unwrap();
+    assert_eq!(found.outcome(), Outcome::Warning);
 }
