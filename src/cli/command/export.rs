@@ -3,6 +3,8 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use flate2::{Compression, GzBuilder};
+
 use crate::cli::Done;
 use crate::cli::app::App;
 use crate::cli::error::{OutputError, failed, usage};
@@ -29,16 +31,17 @@ use crate::source::Kind;
 pub struct Args {
     /// The snapshot and, for a plain tar, perhaps a path in it: latest:/storage/documents
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = lossless())]
-    place: String,
-    /// What to write: a migration package, or a plain tar
+    pub place: String,
+    /// What to write: a migration package, the database's fixture alone (gzip-compressed where the
+    /// file's name ends in .gz), or a plain tar
     #[arg(long, value_name = "FORMAT", default_value = "package")]
-    format: Format,
+    pub format: Format,
     /// The file to write; `-` is the standard output
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub output: PathBuf,
     /// Only this part of the snapshot
     #[arg(long)]
-    only: Option<Only>,
+    pub only: Option<Only>,
     #[command(flatten)]
     seal: SealArgs,
     /// How hard to compress, from 0 to 9
@@ -48,14 +51,15 @@ pub struct Args {
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub enum Format {
     Package,
+    Fixture,
     Tar,
 }
 
 /// A part of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Only {
+pub enum Only {
     Database,
     Storage,
     Configuration,
@@ -64,14 +68,15 @@ enum Only {
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let wanted = SnapshotPath::parse(&args.place);
     match args.format {
-        Format::Package if !wanted.path.is_empty() => Err(usage(
+        Format::Package | Format::Fixture if !wanted.path.is_empty() => Err(usage(
             "a migration package is made of a whole snapshot",
             "leave the path out, or write a plain tar with --format tar",
         )),
-        Format::Tar if args.seal.any() || args.only.is_some() => Err(usage(
+        Format::Tar | Format::Fixture if args.seal.any() || args.only.is_some() => Err(usage(
             "seals, secrets and --only are for migration packages",
-            "leave them out: a tar has everything that the path leads to",
+            "leave them out: a tar has everything that the path leads to, a fixture all records",
         )),
+        Format::Fixture => as_fixture(args, &wanted, app),
         Format::Package => as_package(args, &wanted, app),
         Format::Tar => as_tar(args, &wanted, app),
     }
@@ -101,6 +106,35 @@ fn as_tar(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure
         app.output.detail(format!("exported {members}, {bytes}, to {}", path.display()))?;
     }
     Ok(written.done)
+}
+
+fn as_fixture(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure> {
+    let repo = app.open()?;
+    let snapshot = app.snapshot(&repo, &wanted.snapshot)?;
+    let complete = snapshot.manifest.is_complete();
+    let contents = SnapshotContents::new(snapshot)?;
+    let compressed = args.output.extension().is_some_and(|extension| extension == "gz");
+    let write = |out: &mut dyn Write| {
+        if !compressed {
+            return package::bare_fixture(&contents, out, &app.ctx);
+        }
+        let level = Compression::new(args.compression_level);
+        let mut gzip = GzBuilder::new().operating_system(255).write(out, level);
+        let exported = package::bare_fixture(&contents, &mut gzip, &app.ctx)?;
+        gzip.finish().map_err(|error| failed(format!("the fixture cannot be written: {error}")))?;
+        Ok(exported)
+    };
+    if args.output == Path::new("-") {
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        write(&mut out)?;
+        out.flush().map_err(OutputError)?;
+    } else {
+        let path = absolute(&args.output)?;
+        let exported = into_file(&path, |out| write(out))?;
+        app.progress.finish();
+        show(&exported, &path, app)?;
+    }
+    Ok(if complete { Done::Fully } else { Done::Incompletely })
 }
 
 fn as_package(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure> {

@@ -11,7 +11,7 @@ use crate::cli::{Done, loading};
 use crate::export::package::open::{Package, Schema};
 use crate::hint::Failure;
 use crate::report::Event;
-use crate::snapshot::{CaptureOptions, Mode, Parent, Reason, capture};
+use crate::snapshot::{CaptureOptions, Captured, Mode, Parent, Reason, capture};
 use crate::source::Source;
 
 /// Take a migration package into the repository, as a snapshot
@@ -71,6 +71,12 @@ fn sources(
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
+    let captured = take(args, app)?;
+    backup::show(&captured, app)
+}
+
+/// Verifies the package and takes its snapshot.
+pub fn take(args: &Args, app: &App) -> Result<Captured, Failure> {
     let package = args.open.open(&args.file, app)?;
     let origin = package.metadata.coeval.as_ref();
     let from = match origin {
@@ -101,5 +107,5 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
     let captured = capture(&repo, &mut backup::unboxed(&mut sources), &options, mode, &app.ctx)?;
     app.progress.finish();
-    backup::show(&captured, app)
+    Ok(captured)
 }

@@ -1,5 +1,6 @@
 //! A verified package as sources: capture is the only way into a snapshot, for packages too.
 
+use std::collections::BTreeSet;
 use std::io::{BufReader, Read};
 use std::ops::ControlFlow;
 
@@ -16,7 +17,8 @@ use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Field, KeyKind, RowError};
 use crate::source::sort::{BUDGET, Duplicates, Sorted, Sorter, push_keyless};
 use crate::source::{
-    Delta, Description, Entry, EntryKind, Kind, Parent, Source, TreeInfo, key, key_of,
+    Delta, Description, Entry, EntryKind, Kind, Parent, Source, TreeInfo, directory_without_place,
+    key, key_of,
 };
 use crate::time::Timestamp;
 use crate::tree::{Change, Changes, Content};
@@ -210,7 +212,7 @@ impl Package {
         parts
             .filter(|part| part.kind == kind)
             .map(|part| PackagedFiles {
-                header: part.header.get().as_bytes().to_vec(),
+                header: Some(part.header.get().as_bytes().to_vec()),
                 ..PackagedFiles::new(kind, &part.name)
             })
             .collect()
@@ -383,7 +385,8 @@ impl Iterator for Run {
 pub struct PackagedFiles {
     kind: Kind,
     name: String,
-    header: Vec<u8>,
+    /// As it was captured; a package of others has none.
+    header: Option<Vec<u8>>,
     entries: Vec<(Vec<u8>, Entry, Option<Span>)>,
     spool: Option<Spool>,
 }
@@ -391,7 +394,25 @@ pub struct PackagedFiles {
 impl PackagedFiles {
     fn new(kind: Kind, name: &str) -> Self {
         let name = name.to_owned();
-        Self { kind, name, header: b"null".to_vec(), entries: Vec::new(), spool: None }
+        Self { kind, name, header: None, entries: Vec::new(), spool: None }
+    }
+
+    /// Archives of others need not have members for the folders that they have files in; a snapshot
+    /// says of every folder what it is.
+    fn add_folders(&mut self) {
+        let mut known: BTreeSet<Vec<u8>> =
+            self.entries.iter().map(|(key, ..)| key.clone()).collect();
+        for at in 0..self.entries.len() {
+            let (key, time) = (self.entries[at].0.clone(), self.entries[at].1.mtime);
+            let ends = key.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(end, _)| end);
+            let root = (!key.is_empty()).then_some(0);
+            for end in root.into_iter().chain(ends) {
+                if known.insert(key[..end].to_vec()) {
+                    let folder = Entry::new(EntryKind::Directory, 0o755, 0, 0, time);
+                    self.entries.push((key[..end].to_vec(), folder, None));
+                }
+            }
+        }
     }
 
     fn push(&mut self, path: &str, entry: Entry, content: Option<Span>, faults: &mut Vec<String>) {
@@ -437,6 +458,9 @@ fn finished(
         return refuse(fault);
     }
     for source in &mut sources {
+        if source.header.is_none() {
+            source.add_folders();
+        }
         source.entries.sort_by(|a, b| a.0.cmp(&b.0));
         source.spool = Some(spool.clone());
         if let Some(twice) = source.entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -501,7 +525,11 @@ impl Source for PackagedFiles {
             header: Vec::new(),
             estimate: u64::try_from(self.entries.len()).ok(),
         };
-        Ok(Description { header: self.header.clone(), trees: vec![tree], ..Description::default() })
+        let header = match &self.header {
+            Some(header) => header.clone(),
+            None => directory_without_place()?,
+        };
+        Ok(Description { header, trees: vec![tree], ..Description::default() })
     }
 
     fn changes<'a>(

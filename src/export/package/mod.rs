@@ -21,6 +21,7 @@ mod uploads;
 pub mod verify;
 pub mod write;
 
+pub use database::bare_fixture;
 pub use secrets::SecretsPolicy;
 pub use write::{ExportOptions, Exported, export};
 
