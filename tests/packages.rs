@@ -169,6 +169,17 @@ fn a_folder_that_a_package_was_unpacked_into_is_a_package() {
 }
 
 #[test]
+fn what_was_named_one_by_one_is_restored_from_a_package_too() {
+    let world = World::new();
+    world.write("list", "docs/a.txt\ndocs/sub\n");
+    let snapshot = world.ok(&["backup", "-q", "--files-from-verbatim", "list"]);
+    world.ok(&["export", snapshot.trim(), "-o", "package.tar.gz"]);
+    world.ok(&["import", "package.tar.gz"]);
+    world.ok(&["restore", "latest", "--target", "out"]);
+    assert_eq!(world.read("out/storage/docs/sub/b.txt"), "below\n");
+}
+
+#[test]
 fn inspecting_says_everything_without_a_repository() {
     let world = secret_world();
     world.ok(&["export", "latest", "-o", "package.tar.gz"]);
@@ -330,4 +341,195 @@ fn refusals_are_told_to_programs_too() {
     let error = lines(&text(&output.stderr)).remove(0);
     assert_eq!(error["code"], 1);
     assert!(error["message"].as_str().expect("a message").contains("no package"));
+}
+
+/// Lines of configuration files as people write them, `@` in place of each secret.
+const PLANTED: [(&str, &[&str]); 8] = [
+    (
+        ".env",
+        &[
+            "SECRET_KEY=@",
+            "export DJANGO_SECRET_KEY='@'",
+            "DATABASE_URL=postgres://edms:@@db:5432/edms",
+            "CELERY_BROKER_URL=\"redis://:@@cache:6379/0\"",
+            "EMAIL_HOST_PASSWORD=@",
+            "AWS_SECRET_ACCESS_KEY=@",
+            "GITHUB_TOKEN=ghp_@",
+            "SENTRY_DSN=https://@@o1.ingest.sentry.io/2",
+            "STRIPE_KEY = sk_live_@",
+            "JWT_SIGNING_KEY=@",
+            "ADMIN_PASS=@",
+            "DB_PWD=@",
+            "API_KEYS=@",
+        ],
+    ),
+    (
+        "settings/base.py",
+        &[
+            "SECRET_KEY = 'django-insecure-@'",
+            "SECRET_KEY = os.environ.get('SECRET_KEY', '@')",
+            "DATABASES = {'default': {'USER': 'edms', 'PASSWORD': '@', 'HOST': 'db'}}",
+            "    'password': \"@\",",
+            "SIGNING_KEYS = [",
+            "    '@',",
+            "    \"@\",",
+            "]",
+            "ENCRYPTION_KEY: bytes = b'@'",
+            "EMAIL_HOST_PASSWORD = config('EMAIL_HOST_PASSWORD', default='@')",
+            "FIELD_TOKEN = f\"@\"",
+            "CACHES = {'default': {'LOCATION': 'redis://user:@@cache/1'}}",
+            "AUTH_SALT = r'@'",
+            "PRIVATE_KEY = \"\"\"-----BEGIN PRIVATE KEY-----",
+            "@",
+            "-----END PRIVATE KEY-----\"\"\"",
+            "JWT_SECRET = \"\"\"",
+            "@",
+            "\"\"\"",
+        ],
+    ),
+    (
+        "config.yaml",
+        &[
+            "secret_key: @",
+            "  password: \"@\"",
+            "  - token: '@'",
+            "url: amqp://guest:@@mq:5672//",
+            "api-key: @",
+            "client_secret: @",
+            "private_key: |",
+            "  -----BEGIN RSA PRIVATE KEY-----",
+            "  @",
+            "  -----END RSA PRIVATE KEY-----",
+        ],
+    ),
+    (
+        "config.json",
+        &[
+            "{\"secretKey\": \"@\",",
+            " \"db\": {\"user\": \"edms\", \"password\": \"@\"},",
+            " \"access_token\": \"@\",",
+            " \"webhook\": \"https://user:@@hooks.example.org/x\",",
+            " \"apiKey\": \"@\"}",
+        ],
+    ),
+    (
+        "app.ini",
+        &[
+            "[database]",
+            "password = @",
+            "[api]",
+            "token=@",
+            "passphrase : @",
+            "url = mysql://u:@@h/d",
+        ],
+    ),
+    ("app.toml", &["[auth]", "secret = \"@\"", "keys = [\"@\", '@']", "credential.value = '@'"]),
+    (
+        "id.pem",
+        &["-----BEGIN OPENSSH PRIVATE KEY-----", "@", "@", "-----END OPENSSH PRIVATE KEY-----"],
+    ),
+    (
+        "other.conf",
+        &["fernet Zx9@Qw7pLmV3rT8yUk2", "curl -H 'Authorization: Bearer eyJ@hbGci1NiJ9'"],
+    ),
+];
+
+/// Writes the files, and says what must not be seen of them.
+fn plant(world: &World) -> Vec<String> {
+    let mut secrets = Vec::new();
+    std::fs::create_dir_all(world.path("settings")).expect("a folder");
+    for (file, lines) in PLANTED {
+        let mut content = String::new();
+        for line in lines {
+            let mut rest = *line;
+            // In a URL the second of two is the one that stands before the host.
+            while let Some(at) = rest.find('@') {
+                let secret = format!("pl4nted{:02}Zq", secrets.len());
+                content.push_str(&rest[..at]);
+                content.push_str(&secret);
+                secrets.push(secret);
+                rest = &rest[at + 1..];
+                if let Some(host) = rest.strip_prefix('@') {
+                    content.push('@');
+                    rest = host;
+                }
+            }
+            content.push_str(rest);
+            content.push('\n');
+        }
+        world.write(file, &content);
+    }
+    secrets
+}
+
+/// Fifty secrets of all kinds stay at home: in no package, and in nothing that a command says that
+/// touches them. `cat` prints a file because that is what it is for, and is not among them.
+#[test]
+fn planted_secrets_are_never_seen() {
+    let world = World::new();
+    let secrets = plant(&world);
+    assert!(secrets.len() >= 50, "{}", secrets.len());
+    let config = world.read("coeval.toml").replace(
+        "files = [\".env\"]",
+        "files = [\".env\", \"settings/*.py\", \"config.*\", \"app.*i*\", \"app.toml\", \"*.pem\", \"other.conf\"]",
+    );
+    world.write("coeval.toml", &config);
+    world.ok(&["backup", "-v"]);
+    let mut said = String::new();
+    let mut run = |arguments: &[&str]| {
+        for more in [&[][..], &["--json"], &["-v"]] {
+            let output = world.run(&[arguments, more].concat());
+            said.push_str(&text(&output.stdout));
+            said.push_str(&text(&output.stderr));
+        }
+    };
+    run(&["export", "latest", "-o", "package.tar.gz"]);
+    run(&["package", "inspect", "package.tar.gz"]);
+    run(&["package", "verify", "package.tar.gz"]);
+    run(&["import", "package.tar.gz"]);
+    for (file, _) in PLANTED {
+        world.write(file, "SECRET_KEY=other\n");
+    }
+    run(&["backup"]);
+    run(&["diff", "latest~2", "latest"]);
+    run(&["snapshots"]);
+    run(&["ls", "latest"]);
+    run(&["restore", "latest", "--target", "out", "--dry-run"]);
+    // What the reader stumbles over is not repeated either.
+    for garbage in ["SECRET_KEY=@", "RuntimeWarning: MASTER_KEY=@\n[]"] {
+        world.write("garbage", &garbage.replace('@', &secrets[0]));
+        run(&["import", "garbage"]);
+        run(&["package", "verify", "garbage"]);
+    }
+    std::fs::create_dir(world.path("unpacked")).expect("a folder");
+    stock(&world, "tar", &["-xzf", "package.tar.gz", "-C", "unpacked"]);
+    let mut packed = stock(&world, "grep", &["-rh", "", "unpacked"]);
+    packed.push_str(&stock(&world, "find", &["unpacked"]));
+    let configurations = stock(&world, "find", &["unpacked/configuration", "-type", "f"]);
+    assert!(configurations.lines().count() >= PLANTED.len() + 2, "{configurations}");
+    let seen = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.contains("pl4nted"));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(seen(&packed), Vec::<String>::new(), "in the package");
+    assert_eq!(seen(&said), Vec::<String>::new(), "in what was said");
+}
+
+/// Names that a reader would refuse do not go into a package, and are listed.
+#[test]
+fn what_is_exported_can_be_imported_whatever_files_are_called() {
+    let world = World::new();
+    for name in
+        ["a\nb", "a\\b", "tab\t", "caf\u{e9}", "UPPER", "upper", " blank ", "\u{202e}gpj.exe"]
+    {
+        world.write(&format!("docs/{name}"), name);
+    }
+    world.backup();
+    let exported = world.json(&["export", "latest", "-o", "package.tar.gz"]).remove(0);
+    let missing = exported["missing"].as_array().expect("a list");
+    assert_eq!(missing.len(), 3, "{missing:?}");
+    world.ok(&["import", "package.tar.gz"]);
+    world.ok(&["restore", "latest", "--target", "out"]);
+    assert_eq!(world.read("out/storage/documents/upper"), "upper");
+    assert_eq!(world.read("out/storage/documents/caf\u{e9}"), "caf\u{e9}");
 }

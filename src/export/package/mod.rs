@@ -5,6 +5,7 @@ mod arrange;
 mod configuration;
 mod database;
 pub mod entries;
+mod files;
 mod folder;
 pub mod import;
 pub mod inspect;
