@@ -369,7 +369,7 @@ fn statistics(
         total_records: Some(written.counts.iter().map(|(_, count)| count).sum()),
         model_counts: written.counts.iter().cloned().collect(),
     };
-    draft.add_bytes(layout::STATISTICS, &json_bytes(&statistics)?)
+    draft.add_bytes(layout::STATISTICS, &json_bytes(&statistics)?).map(drop)
 }
 
 /// What to run in psql after `loaddata`: sequences behind the highest number, then a count of

@@ -93,11 +93,11 @@ impl Draft {
         self.members.push(Staged { name: name.to_owned(), span, mode: 0o644 });
     }
 
-    /// Adds a member of these bytes.
-    pub fn add_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    /// Adds a member of these bytes, and gives their SHA-256 in hexadecimal.
+    pub fn add_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<String, Failure> {
         let span = self.spool.append(bytes).map_err(spool_failure)?;
         self.add(name, span);
-        Ok(())
+        Ok(hex(&span.sha))
     }
 }
 
@@ -251,7 +251,7 @@ fn metadata(
         components: json!({
             "database": has("database/"),
             "storage": storage.is_some(),
-            "configuration": has("configuration/"),
+            "configuration": has(layout::CONFIGURATION),
         }),
         coeval: origin,
     };
