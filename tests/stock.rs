@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test writes files as applications do")]
 
 #[path = "common/cluster.rs"]
-#[allow(dead_code, reason = "each file of tests needs a part of it")]
+#[expect(dead_code, reason = "each file of tests needs a part of it")]
 mod cluster;
 #[path = "common/world.rs"]
 mod world;

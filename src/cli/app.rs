@@ -76,6 +76,31 @@ impl App {
         }
     }
 
+    /// The pattern that leaves the repository out of a directory that it lies in. It is no part of
+    /// the application, and a restore that takes it for one deletes every snapshot since.
+    pub fn repository_below(&self, root: &Path) -> Result<Option<String>, Failure> {
+        let place = self.place()?;
+        let place = place.strip_prefix("file://").unwrap_or(&place);
+        // What is not there yet is not in the way.
+        let (Ok(place), Ok(root)) = (std::fs::canonicalize(place), std::fs::canonicalize(root))
+        else {
+            return Ok(None);
+        };
+        let Ok(below) = place.strip_prefix(&root) else { return Ok(None) };
+        let Some(below) = below.to_str().filter(|below| !below.is_empty()) else {
+            return Ok(None);
+        };
+        let mut pattern = String::from("/");
+        for c in below.chars() {
+            if matches!(c, '\\' | '*' | '?' | '[' | ' ') {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+        pattern.push('/');
+        Ok(Some(pattern))
+    }
+
     /// The backend at that place.
     pub fn backend(&self) -> Result<Arc<dyn Backend>, Failure> {
         Ok(backend::open(&self.place()?)?)

@@ -8,6 +8,14 @@ use super::error::usage;
 use crate::hint::Failure;
 use crate::source::{Postgres, PostgresOptions, Source, Sqlite, SqliteTarget, Target};
 
+/// How a program of PostgreSQL connects to a database.
+pub struct Connection {
+    /// The URL for its arguments, which everybody on the machine can read.
+    pub url: String,
+    /// The password for its environment.
+    pub password: Option<Zeroizing<String>>,
+}
+
 /// The URL of a database. Texts show it without its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
@@ -95,9 +103,8 @@ impl DatabaseUrl {
         Ok(Self(url.into()))
     }
 
-    /// What programs of PostgreSQL are given as arguments, which everybody on the machine can read,
-    /// and the password, which goes into their environment; `None` for other databases.
-    pub fn for_programs(&self) -> Result<Option<(String, Option<Zeroizing<String>>)>, Failure> {
+    /// How programs of PostgreSQL connect to it; `None` for other databases.
+    pub fn for_programs(&self) -> Result<Option<Connection>, Failure> {
         if self.is_sqlite() {
             return Ok(None);
         }
@@ -118,7 +125,7 @@ impl DatabaseUrl {
             }
         }
         url.set_password(None).map_err(|()| usage("the URL has no host", "name one"))?;
-        Ok(Some((url.into(), password)))
+        Ok(Some(Connection { url: url.into(), password }))
     }
 
     fn is_sqlite(&self) -> bool {
@@ -184,9 +191,9 @@ mod tests {
         for text in
             ["postgres://app:h%40nter+2@db/edms", "postgres://app@db/edms?password=h%40nter%2B2"]
         {
-            let (place, password) = url(text).for_programs().expect("a URL").expect("PostgreSQL");
-            assert!(!place.contains("nter"), "{place}");
-            assert_eq!(password.expect("a password").as_str(), "h@nter+2");
+            let connection = url(text).for_programs().expect("a URL").expect("PostgreSQL");
+            assert!(!connection.url.contains("nter"), "{}", connection.url);
+            assert_eq!(connection.password.expect("a password").as_str(), "h@nter+2");
         }
     }
 

@@ -20,7 +20,7 @@ const RIGHTS: &str = "SELECT CASE WHEN rolsuper THEN 'all' ELSE 'some' END FROM 
 /// Loads the archive into the database at this URL, all of it or nothing.
 pub fn load(dump: &mut dyn io::Read, name: &str, url: &str) -> Result<Box<dyn Source>, Failure> {
     let url = DatabaseUrl::new(url)?;
-    let Some((place, password)) = url.for_programs()? else {
+    let Some(connection) = url.for_programs()? else {
         return Err(usage(
             "a pg_dump archive can only be loaded into PostgreSQL",
             "write --load-into postgres://user@host/scratch",
@@ -41,8 +41,8 @@ pub fn load(dump: &mut dyn io::Read, name: &str, url: &str) -> Result<Box<dyn So
     let mut program = Command::new("pg_restore");
     program.args(["--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"]);
     program.args(["--no-comments", "--no-publications", "--no-subscriptions"]);
-    program.args(["--no-security-labels", "--no-tablespaces", "--dbname"]).arg(&place);
-    if let Some(password) = password {
+    program.args(["--no-security-labels", "--no-tablespaces", "--dbname"]).arg(&connection.url);
+    if let Some(password) = connection.password {
         program.env("PGPASSWORD", password.as_str());
     }
     run(&mut program, dump)?;

@@ -13,6 +13,7 @@ use crate::hint::Failure;
 
 /// How a package is sealed.
 #[derive(Debug, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the flags of the command")]
 pub struct SealArgs {
     /// Seal the package with a password; stock `gpg --decrypt` opens it
     #[arg(long, conflicts_with = "recipient")]

@@ -15,6 +15,7 @@ use crate::source::Kind;
 
 /// Take a snapshot and write it as a migration package: EDMS's command
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the flags of the command")]
 pub struct CreateBackup {
     /// What to write
     #[arg(long, short, value_enum, default_value_t = Type::Export)]

@@ -90,15 +90,20 @@ pub fn write(
     draft.add_bytes("configuration/RESTORE_INSTRUCTIONS.md", text.as_bytes())?;
     draft.members[first..].sort_by(|a, b| a.name.cmp(&b.name));
     if policy == SecretsPolicy::Plaintext {
-        let secret = manifest.config_files.iter().filter(|file| file.contains_secrets);
-        let names: Vec<&str> = secret.map(|file| file.backup_name.as_str()).collect();
-        draft.notes.push(format!(
-            "SECRETS ARE IN THE CLEAR in this package, and sessions in which users are logged in: \
-             whoever gets it has them. Configuration with secrets: {}",
-            if names.is_empty() { "none found".to_owned() } else { names.join(", ") }
-        ));
+        draft.notes.push(warning(&manifest));
     }
     Ok(())
+}
+
+/// What is said out loud of a package with secrets in the clear.
+fn warning(manifest: &ConfigManifest) -> String {
+    let secret = manifest.config_files.iter().filter(|file| file.contains_secrets);
+    let names: Vec<&str> = secret.map(|file| file.backup_name.as_str()).collect();
+    format!(
+        "SECRETS ARE IN THE CLEAR in this package, and sessions in which users are logged in: \
+         whoever gets it has them. Configuration with secrets: {}",
+        if names.is_empty() { "none found".to_owned() } else { names.join(", ") }
+    )
 }
 
 /// The folder that the paths of a configuration begin at.

@@ -28,7 +28,7 @@ pub fn read(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed)?;
     let mut walk = Walk { reading, counter, ctx };
-    walk.folder(root, &mut Vec::new(), 0)
+    walk.folder(&root, &mut Vec::new(), 0)
 }
 
 fn failed(error: rustix::io::Errno) -> PackageError {
@@ -44,12 +44,12 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn folder(
         &mut self,
-        folder: OwnedFd,
+        folder: &OwnedFd,
         path: &mut Vec<u8>,
         depth: usize,
     ) -> Result<(), PackageError> {
         let mut names: Vec<CString> = Vec::new();
-        for entry in Dir::read_from(&folder).map_err(failed)? {
+        for entry in Dir::read_from(folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_owned();
             if !matches!(name.as_bytes(), b"." | b"..") {
                 names.push(name);
@@ -62,7 +62,7 @@ impl Walk<'_> {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
-            self.entry(&folder, &name, path, depth)?;
+            self.entry(folder, &name, path, depth)?;
             path.truncate(length);
         }
         Ok(())
@@ -94,7 +94,7 @@ impl Walk<'_> {
                 let below =
                     rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(failed)?;
                 self.reading.add(path, Some(MemberKind::Folder), about, none)?;
-                self.folder(below, path, depth + 1)
+                self.folder(&below, path, depth + 1)
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(folder, name, Vec::new()).map_err(failed)?;

@@ -4,7 +4,7 @@
 //! a package of anybody, trusted no more than another.
 
 use std::fmt;
-use std::io::{self, BufRead, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use age::secrecy::SecretString;
@@ -15,6 +15,7 @@ use pgp::types::{Password, Seipdv1ReadMode, StringToKey};
 use rand_core::OsRng;
 use zeroize::Zeroizing;
 
+use super::tarred::is_tar;
 use crate::hint::{ErrorKind, Failure, Hint};
 
 /// The most that stock `gpg` knows: 65,011,712 bytes are hashed to make a key of a password.
@@ -28,8 +29,9 @@ const DEEPEST: usize = 3;
 /// Why a package cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// It is sealed with another password.
-    #[error("the password does not open the package")]
+    /// It is sealed with another password. Where OpenPGP makes a key of the password alone, nothing
+    /// but the sense of what comes out tells a wrong one from a package that was changed.
+    #[error("the password does not open the package, or it was changed on its way")]
     WrongPassword,
     /// It is sealed for somebody else.
     #[error("none of the identities opens the package")]
@@ -342,11 +344,15 @@ fn open_openpgp<'a>(
     let (mut message, _) = opened.map_err(|_| SealError::WrongPassword)?;
     for _ in 0..DEEPEST {
         if message.is_compressed() {
-            message = message.decompress().map_err(|error| unreadable(&error))?;
+            message = message.decompress().map_err(|_| SealError::WrongPassword)?;
         }
     }
-    if !message.is_literal() {
-        return Err(unreadable(&"there is no file in it").into());
+    let mut opened = BufReader::with_capacity(64 << 10, message);
+    let start = opened.fill_buf().map_err(|_| SealError::WrongPassword)?;
+    let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
+    let sensible = start.starts_with(&[0x1f, 0x8b]) || matches!(first, Some(b'[' | b'{'));
+    if !opened.get_ref().is_literal() || !(sensible || is_tar(opened.buffer())) {
+        return Err(SealError::WrongPassword.into());
     }
-    Ok(Box::new(message))
+    Ok(Box::new(opened))
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use age::secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
 use super::{ExportOptions, Silent, edms, export, open, packed, put};
@@ -181,7 +182,6 @@ fn a_sealed_package_is_opened_only_with_its_key() {
     ])));
     assert!(opened(&bytes, "", Some(IDENTITY)).is_ok());
     assert_eq!(kind(opened(&bytes, "", None)), ErrorKind::WrongKey);
-    use age::secrecy::ExposeSecret as _;
     let stranger = age::x25519::Identity::generate();
     let text = stranger.to_string().expose_secret().to_owned();
     assert_eq!(kind(opened(&bytes, "", Some(&text))), ErrorKind::WrongKey);
@@ -207,6 +207,17 @@ fn what_was_changed_on_the_way_is_damage() {
     }
 }
 
+/// A disk without space.
+struct Full;
+impl std::io::Write for Full {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("no space left"))
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A failure in the middle must not leave something behind that opens as if it were whole.
 #[test]
 fn what_could_not_be_written_to_its_end_does_not_open() {
@@ -222,15 +233,6 @@ fn what_could_not_be_written_to_its_end_does_not_open() {
         opened.map_or(true, |mut reader| std::io::copy(&mut reader, &mut std::io::sink()).is_err())
     );
     // Where nothing can be written, that is what is said.
-    struct Full;
-    impl std::io::Write for Full {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::Error::other("no space left"))
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     let failure = sealed(&mut Full, &by_password(), |plain| {
         let written = plain.write_all(&vec![7; 3 << 20]);
         written.map_err(|e| Failure::message(ErrorKind::Failed, e.to_string(), None))
