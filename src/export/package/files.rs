@@ -115,6 +115,9 @@ impl Package {
         if self.configuration.entries.is_empty() {
             for (name, member) in &self.archived.members {
                 let Some(path) = name.strip_prefix("configuration/") else { continue };
+                if name == layout::CONFIGURATION {
+                    continue;
+                }
                 let MemberKind::File(span) = member.kind else { continue };
                 let entry = file_entry(None, member.mode, member.mtime);
                 let files = source_named(&mut sources, Kind::Configuration, "files");
