@@ -93,6 +93,8 @@ impl SourceArgs {
         if self.lists.any() {
             let list = self.lists.read()?;
             let name = names.unique(last_name(list.base()));
+            let mut options = options;
+            options.exclude.extend(app.repository_below(list.base())?);
             sources.push(Box::new(Files::listed(name, list, options)?));
         }
         if self.piped.any() {

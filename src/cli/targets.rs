@@ -36,8 +36,8 @@ pub struct Going {
     records: RecordRules,
     /// The names of the trees in the snapshot.
     tables: Vec<String>,
-    /// What was left out of a directory, as patterns.
-    left_out: Vec<String>,
+    /// What was left out of a whole directory, as patterns.
+    left_out: Option<Vec<String>>,
     /// The target as people and a later `undo` read it.
     place: String,
     target: Box<dyn Target>,
@@ -96,7 +96,7 @@ impl Going {
             owners: None,
             records: RecordRules::default(),
             tables: Vec::new(),
-            left_out: Vec::new(),
+            left_out: None,
             place,
             target,
         }
@@ -140,20 +140,21 @@ impl Going {
     }
 }
 
-/// The patterns in the header of a directory.
-fn left_out(header: &[u8]) -> Vec<String> {
-    let header: serde_json::Value = serde_json::from_slice(header).unwrap_or_default();
-    let patterns = header.pointer("/storage/options/ignore").and_then(|list| list.as_array());
+/// The patterns in the header of a directory that was captured as a whole.
+fn left_out(header: &[u8]) -> Option<Vec<String>> {
+    let header: serde_json::Value = serde_json::from_slice(header).ok()?;
+    let options = header.pointer("/storage/options")?;
+    let patterns = options.get("ignore").and_then(|list| list.as_array());
     let patterns = patterns.into_iter().flatten().filter_map(|pattern| pattern.as_str());
-    patterns.map(str::to_owned).collect()
+    Some(patterns.map(str::to_owned).collect())
 }
 
 /// Fails if the repository is among what would be deleted.
 fn check_repository(going: &[Going], app: &App) -> Result<(), Failure> {
-    let deletes = |going: &&Going| going.kind != Kind::Database && going.extras == Extras::Delete;
-    for going in going.iter().filter(deletes) {
+    for going in going.iter().filter(|going| going.extras == Extras::Delete) {
+        let Some(left_out) = &going.left_out else { continue };
         let Some(pattern) = app.repository_below(Path::new(&going.place))? else { continue };
-        if !going.left_out.contains(&pattern) {
+        if !left_out.contains(&pattern) {
             return Err(usage(
                 format!("the repository itself lies in {}, and would be deleted", going.place),
                 "move it elsewhere; snapshots taken from now on leave it out",

@@ -87,7 +87,7 @@ pub fn write(
         draft.add_bytes(layout::CONFIGURATION, &json_bytes(&manifest)?)?;
     }
     let text = scripts::instructions(facts, &manifest, &draft.missing, policy);
-    draft.add_bytes("configuration/RESTORE_INSTRUCTIONS.md", text.as_bytes())?;
+    draft.add_bytes(layout::INSTRUCTIONS, text.as_bytes())?;
     draft.members[first..].sort_by(|a, b| a.name.cmp(&b.name));
     if policy == SecretsPolicy::Plaintext {
         draft.notes.push(warning(&manifest));

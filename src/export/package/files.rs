@@ -112,10 +112,11 @@ impl Package {
             let files = source_named(&mut sources, Kind::Configuration, &described.source);
             files.push(&described.path, described_entry(described)?, span, &mut faults);
         }
-        if self.configuration.entries.is_empty() {
+        // Others do not list theirs, or not all; what is about the package is not part of it.
+        if self.metadata.coeval.is_none() && self.configuration.entries.is_empty() {
             for (name, member) in &self.archived.members {
                 let Some(path) = name.strip_prefix("configuration/") else { continue };
-                if name == layout::CONFIGURATION {
+                if name == layout::CONFIGURATION || name == layout::INSTRUCTIONS {
                     continue;
                 }
                 let MemberKind::File(span) = member.kind else { continue };

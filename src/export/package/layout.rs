@@ -35,6 +35,8 @@ pub const TABLES: &str = "database/tables.json";
 pub const CHECKSUMS: &str = "database/checksum.txt";
 /// What the files of the configuration are.
 pub const CONFIGURATION: &str = "configuration/config_manifest.json";
+/// How to bring the package back, for people.
+pub const INSTRUCTIONS: &str = "configuration/RESTORE_INSTRUCTIONS.md";
 /// Size, checksum and time of every uploaded file.
 pub const STORAGE: &str = "storage/manifest.json";
 
