@@ -4,7 +4,7 @@
 #   scripts/install.sh demo       the same, and python3-venv, sqlite3
 #   scripts/install.sh postgres   only a PostgreSQL server and its tools
 #   scripts/install.sh test       all of it, gnupg, git, and what files are tested with: rsync, setfacl,
-#                               bsdtar, fusermount3
+#                               bsdtar, fusermount3, file
 #   scripts/install.sh check      to build, and cargo-deny, built once into the build cache
 #   scripts/install.sh bench      to build, and what is measured against: restic, borg, PostgreSQL, GNU time
 #   scripts/install.sh peers      the same, and rustic and bupstash, built once into the build cache
@@ -15,7 +15,7 @@ case ${1:-} in
   build) wanted="cc c++ clang libclang" ;;
   demo) wanted="cc c++ clang libclang venv sqlite3" ;;
   postgres) wanted="postgres" ;;
-  test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl bsdtar fusermount3" ;;
+  test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl bsdtar fusermount3 file" ;;
   check) wanted="cc c++ clang libclang" ;;
   bench) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time" ;;
   peers) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time pkg-config libsodium" ;;

@@ -275,7 +275,9 @@ fn a_package_goes_out_and_comes_in() {
     let listed = world.command("tar").args(["-tzf", "package.tar.gz"]).output().expect("tar");
     assert!(text(&listed.stdout).starts_with("metadata.json\n"), "{}", text(&listed.stdout));
     assert!(
-        world.ok(&["package", "inspect", "package.tar.gz"]).contains("storage/documents/a.txt")
+        world
+            .ok(&["package", "inspect", "-v", "package.tar.gz"])
+            .contains("storage/documents/a.txt")
     );
     assert!(!world.ok(&["package", "verify", "package.tar.gz"]).contains("DAMAGED"));
     let imported = world.ok(&["import", "package.tar.gz", "-q", "--tag", "in"]);

@@ -1,7 +1,7 @@
 //! What the commands share: configuration, output, context, and the way to the repository.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::Globals;
@@ -74,6 +74,31 @@ impl App {
         }
     }
 
+    /// The pattern that leaves the repository out of a directory that it lies in. It is no part of
+    /// the application, and a restore that takes it for one deletes every snapshot since.
+    pub fn repository_below(&self, root: &Path) -> Result<Option<String>, Failure> {
+        let place = self.place()?;
+        let place = place.strip_prefix("file://").unwrap_or(&place);
+        // What is not there yet is not in the way.
+        let (Ok(place), Ok(root)) = (std::fs::canonicalize(place), std::fs::canonicalize(root))
+        else {
+            return Ok(None);
+        };
+        let Ok(below) = place.strip_prefix(&root) else { return Ok(None) };
+        let Some(below) = below.to_str().filter(|below| !below.is_empty()) else {
+            return Ok(None);
+        };
+        let mut pattern = String::from("/");
+        for c in below.chars() {
+            if matches!(c, '\\' | '*' | '?' | '[' | ' ') {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+        pattern.push('/');
+        Ok(Some(pattern))
+    }
+
     /// The backend at that place.
     pub fn backend(&self) -> Result<Arc<dyn Backend>, Failure> {
         Ok(backend::open(&self.place()?)?)
@@ -103,6 +128,21 @@ impl App {
             return Ok(by_environment);
         }
         Ok(key(&self.config()?.repository.key_file))
+    }
+
+    /// Where the password of a package is: the flag before the environment.
+    pub fn package_secret(&self, file: Option<&Path>) -> Result<Option<Secret>, Failure> {
+        if let Some(file) = file {
+            return Ok(Some(Secret::PasswordFile(file.to_owned())));
+        }
+        let environment = &self.environment;
+        let file = environment.package_password_file.clone().map(Secret::PasswordFile);
+        let command = environment.package_password_command.clone().map(Secret::PasswordCommand);
+        unlock::only(vec![
+            ("COEVAL_PACKAGE_PASSWORD", environment.package_password.clone().map(Secret::Password)),
+            ("COEVAL_PACKAGE_PASSWORD_FILE", file),
+            ("COEVAL_PACKAGE_PASSWORD_COMMAND", command),
+        ])
     }
 
     /// Opens the repository.

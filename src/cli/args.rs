@@ -8,8 +8,9 @@ use super::app::App;
 #[cfg(target_os = "linux")]
 use super::command::mount;
 use super::command::{
-    backup, cat, check, completions, database, diff, drill, export, find, forget, import, init,
-    key, log, ls, package, prune, repair, restore, snapshots, stats, tag, undo, version, watch,
+    backup, cat, check, completions, database, diff, drill, edms, export, find, forget, import,
+    init, key, log, ls, package, prune, repair, restore, snapshots, stats, tag, undo, version,
+    watch,
 };
 use super::output::Format;
 use super::{Done, environment};
@@ -111,6 +112,10 @@ pub enum Command {
     Key(key::Key),
     Completions(completions::Args),
     Version(version::Args),
+    #[command(name = "create_backup", alias = "create-backup", hide = true)]
+    CreateBackup(edms::CreateBackup),
+    #[command(name = "restore_backup", alias = "restore-backup", hide = true)]
+    RestoreBackup(edms::RestoreBackup),
 }
 
 impl Command {
@@ -145,6 +150,8 @@ impl Command {
             Self::Key(what) => key::run(&what, app),
             Self::Completions(args) => completions::run(&args, app),
             Self::Version(args) => version::run(&args, app),
+            Self::CreateBackup(args) => edms::create_backup(&args, app),
+            Self::RestoreBackup(args) => edms::restore_backup(&args, app),
         }
     }
 }

@@ -2,9 +2,19 @@
 
 use std::path::PathBuf;
 
+use zeroize::Zeroizing;
+
 use super::error::usage;
 use crate::hint::Failure;
 use crate::source::{Postgres, PostgresOptions, Source, Sqlite, SqliteTarget, Target};
+
+/// How a program of PostgreSQL connects to a database.
+pub struct Connection {
+    /// The URL for its arguments, which everybody on the machine can read.
+    pub url: String,
+    /// The password for its environment.
+    pub password: Option<Zeroizing<String>>,
+}
 
 /// The URL of a database. Texts show it without its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,9 +103,42 @@ impl DatabaseUrl {
         Ok(Self(url.into()))
     }
 
+    /// How programs of PostgreSQL connect to it; `None` for other databases.
+    pub fn for_programs(&self) -> Result<Option<Connection>, Failure> {
+        if self.is_sqlite() {
+            return Ok(None);
+        }
+        let mut url = url::Url::parse(&self.0)
+            .map_err(|error| usage(error.to_string(), "write postgres://user@host/name"))?;
+        let decoded = |text: &str| percent_decode(text).map(Zeroizing::new);
+        let mut password = url.password().map(decoded).transpose()?;
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        if pairs.iter().any(|(name, _)| name == "password") {
+            let mut query = url.query_pairs_mut();
+            query.clear();
+            for (name, value) in pairs {
+                if name == "password" {
+                    password = Some(Zeroizing::new(value));
+                } else {
+                    query.append_pair(&name, &value);
+                }
+            }
+        }
+        url.set_password(None).map_err(|()| usage("the URL has no host", "name one"))?;
+        Ok(Some(Connection { url: url.into(), password }))
+    }
+
     fn is_sqlite(&self) -> bool {
         self.0.starts_with("sqlite://")
     }
+}
+
+/// The text that stands percent-encoded in a URL.
+fn percent_decode(text: &str) -> Result<String, Failure> {
+    let pair = format!("p={}", text.replace('+', "%2B"));
+    let mut pairs = url::form_urlencoded::parse(pair.as_bytes());
+    let decoded = pairs.next().map(|(_, value)| value.into_owned());
+    decoded.ok_or_else(|| usage("the password in the URL cannot be read", "percent-encode it"))
 }
 
 impl std::fmt::Display for DatabaseUrl {
@@ -140,6 +183,17 @@ mod tests {
             ["/srv/app.sqlite3", "sqlite:///srv/app.sqlite3", "sqlite:////srv/./app.sqlite3"]
         {
             assert_eq!(url(same).to_string(), "sqlite:///srv/app.sqlite3");
+        }
+    }
+
+    #[test]
+    fn programs_get_the_password_apart() {
+        for text in
+            ["postgres://app:h%40nter+2@db/edms", "postgres://app@db/edms?password=h%40nter%2B2"]
+        {
+            let connection = url(text).for_programs().expect("a URL").expect("PostgreSQL");
+            assert!(!connection.url.contains("nter"), "{}", connection.url);
+            assert_eq!(connection.password.expect("a password").as_str(), "h@nter+2");
         }
     }
 

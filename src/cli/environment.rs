@@ -16,6 +16,8 @@ Environment:
   COEVAL_PASSWORD          the password itself
   COEVAL_PASSWORD_FILE     a file with the password, instead of --password-file
   COEVAL_PASSWORD_COMMAND  a command that prints the password
+  COEVAL_PACKAGE_PASSWORD, …_FILE, …_COMMAND
+                           the same for the password of a sealed package
   COEVAL_CACHE_DIR         where the cache is, instead of --cache-dir
   COEVAL_CONFIG            the configuration file, instead of --config
   NO_COLOR                 no colours
@@ -37,6 +39,12 @@ pub struct Environment {
     pub password_file: Option<PathBuf>,
     /// `COEVAL_PASSWORD_COMMAND`
     pub password_command: Option<String>,
+    /// `COEVAL_PACKAGE_PASSWORD`
+    pub package_password: Option<Zeroizing<String>>,
+    /// `COEVAL_PACKAGE_PASSWORD_FILE`
+    pub package_password_file: Option<PathBuf>,
+    /// `COEVAL_PACKAGE_PASSWORD_COMMAND`
+    pub package_password_command: Option<String>,
     /// `COEVAL_CACHE_DIR`
     pub cache_dir: Option<PathBuf>,
     /// `COEVAL_CONFIG`
@@ -60,6 +68,9 @@ impl Environment {
             password: variable("COEVAL_PASSWORD")?.map(Zeroizing::new),
             password_file: path("COEVAL_PASSWORD_FILE")?,
             password_command: variable("COEVAL_PASSWORD_COMMAND")?,
+            package_password: variable("COEVAL_PACKAGE_PASSWORD")?.map(Zeroizing::new),
+            package_password_file: path("COEVAL_PACKAGE_PASSWORD_FILE")?,
+            package_password_command: variable("COEVAL_PACKAGE_PASSWORD_COMMAND")?,
             cache_dir: path("COEVAL_CACHE_DIR")?,
             config: path("COEVAL_CONFIG")?,
             user_cache: self::home("XDG_CACHE_HOME").or_else(|| below_home(".cache")),

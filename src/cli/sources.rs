@@ -41,7 +41,7 @@ impl SourceArgs {
     /// The sources; those of the configuration file only if the arguments name none.
     pub fn open(&self, app: &App) -> Result<Vec<Box<dyn Source>>, Failure> {
         self.piped.check(&self.last)?;
-        let sources = if self.names_any() { self.named()? } else { self.configured(app)? };
+        let sources = if self.names_any() { self.named(app)? } else { self.configured(app)? };
         if sources.is_empty() {
             return Err(usage(
                 "there is nothing to back up",
@@ -63,7 +63,7 @@ impl SourceArgs {
         self.paths.iter().map(PathBuf::as_path).chain(last.iter().map(Path::new))
     }
 
-    fn named(&self) -> Result<Vec<Box<dyn Source>>, Failure> {
+    fn named(&self, app: &App) -> Result<Vec<Box<dyn Source>>, Failure> {
         if self.piped.stdin && self.lists.reads_stdin() {
             return Err(usage(
                 "--stdin and a list of files cannot both be read from the standard input",
@@ -87,11 +87,15 @@ impl SourceArgs {
                 ));
             }
             let name = names.unique(last_name(&path));
-            sources.push(Box::new(Files::new(Kind::Storage, name, path, options.clone())?));
+            let mut options = options.clone();
+            options.exclude.extend(app.repository_below(&path)?);
+            sources.push(Box::new(Files::new(Kind::Storage, name, path, options)?));
         }
         if self.lists.any() {
             let list = self.lists.read()?;
             let name = names.unique(last_name(list.base()));
+            let mut options = options;
+            options.exclude.extend(app.repository_below(list.base())?);
             sources.push(Box::new(Files::listed(name, list, options)?));
         }
         if self.piped.any() {
@@ -126,7 +130,10 @@ impl SourceArgs {
             });
         }
         for (name, storage) in &config.storage {
-            let options = self.excludes.options(&storage.excludes())?;
+            let mut options = self.excludes.options(&storage.excludes())?;
+            if let Some(path) = &storage.path {
+                options.exclude.extend(app.repository_below(path)?);
+            }
             sources.push(storage.open(name, options)?);
         }
         if !config.configuration.files.is_empty() {

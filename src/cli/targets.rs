@@ -36,6 +36,8 @@ pub struct Going {
     records: RecordRules,
     /// The names of the trees in the snapshot.
     tables: Vec<String>,
+    /// What was left out of a whole directory, as patterns.
+    left_out: Option<Vec<String>>,
     /// The target as people and a later `undo` read it.
     place: String,
     target: Box<dyn Target>,
@@ -59,7 +61,10 @@ impl Going {
         }
         let place = files.root().display().to_string();
         let target = Box::new(Directory::new(files));
-        Ok(Self::whole(source, extras, place, target))
+        Ok(Self {
+            left_out: left_out(&description.header),
+            ..Self::whole(source, extras, place, target)
+        })
     }
 
     /// A database into a database.
@@ -91,6 +96,7 @@ impl Going {
             owners: None,
             records: RecordRules::default(),
             tables: Vec::new(),
+            left_out: None,
             place,
             target,
         }
@@ -132,6 +138,30 @@ impl Going {
         }
         self
     }
+}
+
+/// The patterns in the header of a directory that was captured as a whole.
+fn left_out(header: &[u8]) -> Option<Vec<String>> {
+    let header: serde_json::Value = serde_json::from_slice(header).ok()?;
+    let options = header.pointer("/storage/options")?;
+    let patterns = options.get("ignore").and_then(|list| list.as_array());
+    let patterns = patterns.into_iter().flatten().filter_map(|pattern| pattern.as_str());
+    Some(patterns.map(str::to_owned).collect())
+}
+
+/// Fails if the repository is among what would be deleted.
+fn check_repository(going: &[Going], app: &App) -> Result<(), Failure> {
+    for going in going.iter().filter(|going| going.extras == Extras::Delete) {
+        let Some(left_out) = &going.left_out else { continue };
+        let Some(pattern) = app.repository_below(Path::new(&going.place))? else { continue };
+        if !left_out.contains(&pattern) {
+            return Err(usage(
+                format!("the repository itself lies in {}, and would be deleted", going.place),
+                "move it elsewhere; snapshots taken from now on leave it out",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Fails if a row is to stay of a table that no database has.
@@ -250,6 +280,7 @@ pub fn restore(
     app: &App,
 ) -> Result<Done, Failure> {
     check_pins(going, how.rules)?;
+    check_repository(going, app)?;
     let options = options(snapshot, going);
     announce(snapshot, going, app)?;
     allow_open_files()?;

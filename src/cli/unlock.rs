@@ -48,6 +48,14 @@ impl Secret {
     pub fn read(&self) -> Result<Unlock, Failure> {
         match self {
             Self::KeyFile(path) => read_key_file(path).map(Unlock::KeyFile),
+            _ => Ok(password_or_recovery(&self.password()?)),
+        }
+    }
+
+    /// Fetches it as a text; what is in a key file is none.
+    pub fn password(&self) -> Result<Zeroizing<String>, Failure> {
+        match self {
+            Self::KeyFile(_) => Err(wrong_key("a key file is no password".to_owned())),
             Self::PasswordFile(path) => {
                 let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
                     wrong_key(format!("cannot read the password file {}: {error}", path.display()))
@@ -58,7 +66,7 @@ impl Secret {
                 let text = Zeroizing::new(run(command)?);
                 first_line(&text, "the password command's output")
             }
-            Self::Password(password) => Ok(password_or_recovery(password)),
+            Self::Password(password) => Ok(password.clone()),
         }
     }
 }
@@ -72,10 +80,10 @@ fn password_or_recovery(text: &str) -> Unlock {
     }
 }
 
-fn first_line(text: &str, place: &str) -> Result<Unlock, Failure> {
+fn first_line(text: &str, place: &str) -> Result<Zeroizing<String>, Failure> {
     match text.lines().next() {
         None | Some("") => Err(wrong_key(format!("there is no password in {place}"))),
-        Some(line) => Ok(password_or_recovery(line)),
+        Some(line) => Ok(Zeroizing::new(line.to_owned())),
     }
 }
 
@@ -121,37 +129,66 @@ pub fn read_or_make_key_file(path: &Path) -> Result<(KeyFile, bool), Failure> {
     Ok((key, true))
 }
 
-/// Asks for the password on the terminal.
+/// What is asked for on the terminal, and how else it can be given.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked {
+    /// The password of the repository.
+    Repository,
+    /// The password of a package.
+    Package,
+}
+
+impl Asked {
+    fn unanswered(self) -> Failure {
+        let (text, hint) = match self {
+            Self::Repository => (
+                "the repository is encrypted, and neither a key nor a password was given",
+                "give one with --key-file, --password-file or COEVAL_PASSWORD",
+            ),
+            Self::Package => (
+                "the package is sealed with a password, and none was given",
+                "give it with --package-password-file or COEVAL_PACKAGE_PASSWORD",
+            ),
+        };
+        Failure::message(ErrorKind::WrongKey, text, Some(hint.to_owned()))
+    }
+}
+
+/// Asks for the password of the repository on the terminal.
 pub fn ask(cancel: &Cancel) -> Result<Unlock, Failure> {
-    Ok(password_or_recovery(&prompt("password or recovery key: ", cancel)?))
+    let answer = prompt("password or recovery key: ", Asked::Repository, cancel)?;
+    Ok(password_or_recovery(&answer))
+}
+
+/// Asks for the password of a package on the terminal.
+pub fn ask_for_package(cancel: &Cancel) -> Result<Zeroizing<String>, Failure> {
+    prompt("password of the package: ", Asked::Package, cancel)
+}
+
+/// Asks for a new password of the repository on the terminal, twice.
+pub fn ask_new(cancel: &Cancel) -> Result<Unlock, Failure> {
+    ask_twice(Asked::Repository, cancel).map(Unlock::Password)
 }
 
 /// Asks for a new password on the terminal, twice.
-pub fn ask_new(cancel: &Cancel) -> Result<Unlock, Failure> {
-    let password = prompt("new password: ", cancel)?;
+pub fn ask_twice(asked: Asked, cancel: &Cancel) -> Result<Zeroizing<String>, Failure> {
+    let password = prompt("new password: ", asked, cancel)?;
     if password.is_empty() {
-        return Err(usage("the password is empty", "think of one, or use --key-file FILE"));
+        return Err(usage("the password is empty", "think of one, or give it in a file"));
     }
-    if prompt("again: ", cancel)? != password {
+    if prompt("again: ", asked, cancel)? != password {
         return Err(usage("the two passwords differ", "run the command again"));
     }
-    Ok(Unlock::Password(password))
+    Ok(password)
 }
 
 /// One line from the terminal, which does not show it.
-fn prompt(question: &str, cancel: &Cancel) -> Result<Zeroizing<String>, Failure> {
-    let no_terminal = || {
-        Failure::message(
-            ErrorKind::WrongKey,
-            "the repository is encrypted, and neither a key nor a password was given",
-            Some("give one with --key-file, --password-file or COEVAL_PASSWORD".to_owned()),
-        )
-    };
+fn prompt(question: &str, asked: Asked, cancel: &Cancel) -> Result<Zeroizing<String>, Failure> {
     if !io::stdin().is_terminal() && !io::stderr().is_terminal() {
-        return Err(no_terminal());
+        return Err(asked.unanswered());
     }
     let terminal =
-        File::options().read(true).write(true).open("/dev/tty").map_err(|_| no_terminal())?;
+        File::options().read(true).write(true).open("/dev/tty").map_err(|_| asked.unanswered())?;
     let asked = Silenced::new(&terminal).and_then(|silenced| {
         (&terminal).write_all(question.as_bytes())?;
         // A signal must not end the process while the terminal shows nothing.

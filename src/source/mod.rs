@@ -17,7 +17,7 @@ pub use files::{
     Owners, PathFilter, PathList, ResolvedList, display_key, escape, group_number, key_of,
     parse_key, patterns_in, user_number,
 };
-pub(crate) use files::{LEFT_OUT, LIST, OWNERS};
+pub(crate) use files::{LEFT_OUT, LIST, OWNERS, directory_without_place};
 pub use piped::{Pipe, PipedFile};
 pub(crate) use postgres::{CHANGES, COMMITS, Commit, Logged, POSITION};
 pub use postgres::{

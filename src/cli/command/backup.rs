@@ -80,6 +80,12 @@ impl From<How> for Compression {
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
+    let captured = take(args, app)?;
+    show(&captured, app)
+}
+
+/// Takes the snapshot, and says of missing files what there is to say.
+pub fn take(args: &Args, app: &App) -> Result<Captured, Failure> {
     let mut sources = args.sources.open(app)?;
     let repo = app.open()?;
     let parent = match &args.parent {
@@ -111,7 +117,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         references::tell_missing(&captured, &snapshot, app)?;
     }
     app.progress.finish();
-    show(&captured, app)
+    Ok(captured)
 }
 
 /// Takes a snapshot of sources in boxes. Unless it is only tried, the configured commands run while

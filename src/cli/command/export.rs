@@ -3,14 +3,17 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use flate2::{Compression, GzBuilder};
+
 use crate::cli::Done;
 use crate::cli::app::App;
 use crate::cli::error::{OutputError, failed, usage};
 use crate::cli::output::{count, size};
 use crate::cli::places::lossless;
+use crate::cli::sealing::SealArgs;
 use crate::cli::sources::absolute;
 use crate::cli::tarball;
-use crate::export::package::{self, ExportOptions, Exported, SecretsPolicy};
+use crate::export::package::{self, ExportOptions, Exported};
 use crate::export::snapshot::SnapshotContents;
 use crate::hint::Failure;
 use crate::report::Event;
@@ -21,25 +24,26 @@ use crate::source::Kind;
 /// any path of it as a plain tar
 ///
 /// The same snapshot gives the same package. Secrets in configuration files, and sessions, are left
-/// out of it and listed unless --plaintext is given. A plain tar has everything as it is: owners,
+/// out of it and listed, unless they are to go into a sealed package (--include-secrets) or
+/// --plaintext is given. A plain tar has everything as it is: owners,
 /// times, links, devices, extended attributes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The snapshot and, for a plain tar, perhaps a path in it: latest:/storage/documents
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = lossless())]
-    place: String,
-    /// What to write: a migration package, or a plain tar
+    pub place: String,
+    /// What to write: a migration package, the database's fixture alone (gzip-compressed where the
+    /// file's name ends in .gz), or a plain tar
     #[arg(long, value_name = "FORMAT", default_value = "package")]
-    format: Format,
+    pub format: Format,
     /// The file to write; `-` is the standard output
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub output: PathBuf,
     /// Only this part of the snapshot
     #[arg(long)]
-    only: Option<Only>,
-    /// Write secrets in the clear: whoever gets the package has them
-    #[arg(long)]
-    plaintext: bool,
+    pub only: Option<Only>,
+    #[command(flatten)]
+    seal: SealArgs,
     /// How hard to compress, from 0 to 9
     #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=9))]
     compression_level: u32,
@@ -47,14 +51,15 @@ pub struct Args {
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub enum Format {
     Package,
+    Fixture,
     Tar,
 }
 
 /// A part of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Only {
+pub enum Only {
     Database,
     Storage,
     Configuration,
@@ -63,14 +68,15 @@ enum Only {
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let wanted = SnapshotPath::parse(&args.place);
     match args.format {
-        Format::Package if !wanted.path.is_empty() => Err(usage(
+        Format::Package | Format::Fixture if !wanted.path.is_empty() => Err(usage(
             "a migration package is made of a whole snapshot",
             "leave the path out, or write a plain tar with --format tar",
         )),
-        Format::Tar if args.plaintext || args.only.is_some() => Err(usage(
-            "--plaintext and --only are for migration packages",
-            "leave them out: a tar has everything that the path leads to",
+        Format::Tar | Format::Fixture if args.seal.any() || args.only.is_some() => Err(usage(
+            "seals, secrets and --only are for migration packages",
+            "leave them out: a tar has everything that the path leads to, a fixture all records",
         )),
+        Format::Fixture => as_fixture(args, &wanted, app),
         Format::Package => as_package(args, &wanted, app),
         Format::Tar => as_tar(args, &wanted, app),
     }
@@ -102,7 +108,37 @@ fn as_tar(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure
     Ok(written.done)
 }
 
+fn as_fixture(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure> {
+    let repo = app.open()?;
+    let snapshot = app.snapshot(&repo, &wanted.snapshot)?;
+    let complete = snapshot.manifest.is_complete();
+    let contents = SnapshotContents::new(snapshot)?;
+    let compressed = args.output.extension().is_some_and(|extension| extension == "gz");
+    let write = |out: &mut dyn Write| {
+        if !compressed {
+            return package::bare_fixture(&contents, out, &app.ctx);
+        }
+        let level = Compression::new(args.compression_level);
+        let mut gzip = GzBuilder::new().operating_system(255).write(out, level);
+        let exported = package::bare_fixture(&contents, &mut gzip, &app.ctx)?;
+        gzip.finish().map_err(|error| failed(format!("the fixture cannot be written: {error}")))?;
+        Ok(exported)
+    };
+    if args.output == Path::new("-") {
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        write(&mut out)?;
+        out.flush().map_err(OutputError)?;
+    } else {
+        let path = absolute(&args.output)?;
+        let exported = into_file(&path, |out| write(out))?;
+        app.progress.finish();
+        show(&exported, &path, app)?;
+    }
+    Ok(if complete { Done::Fully } else { Done::Incompletely })
+}
+
 fn as_package(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure> {
+    let secrets = args.seal.policy()?;
     let repo = app.open()?;
     let snapshot = app.snapshot(&repo, &wanted.snapshot)?;
     let (id, time) = (snapshot.id, snapshot.manifest.time);
@@ -113,14 +149,17 @@ fn as_package(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Fai
             Only::Storage => Kind::Storage,
             Only::Configuration => Kind::Configuration,
         }),
-        secrets: if args.plaintext { SecretsPolicy::Plaintext } else { SecretsPolicy::Redact },
+        secrets,
+        seal: args.seal.seal(app)?,
         level: args.compression_level,
         scratch: app.scratch_dir()?,
     };
     if args.output == Path::new("-") {
-        let mut out = BufWriter::new(std::io::stdout().lock());
-        package::export(&contents, &mut out, &options, &app.ctx)?;
+        let mut out = BufWriter::new(std::io::stdout());
+        let exported = package::export(&contents, &mut out, &options, &app.ctx)?;
         out.flush().map_err(OutputError)?;
+        app.progress.finish();
+        notes(&exported, app);
         return Ok(Done::Fully);
     }
     let path = absolute(&args.output)?;
@@ -139,7 +178,7 @@ fn as_package(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Fai
 /// Lets `write` fill a file, which gets its name when it is complete and durable.
 fn into_file<T>(
     path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> Result<T, Failure>,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let error = |error: std::io::Error| failed(format!("cannot write {}: {error}", path.display()));
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -151,6 +190,12 @@ fn into_file<T>(
     file.as_file().sync_all().map_err(error)?;
     file.persist(path).map_err(|failure| error(failure.error))?;
     Ok(done)
+}
+
+fn notes(exported: &Exported, app: &App) {
+    for note in &exported.notes {
+        app.ctx.report(Event::Note(note.clone()));
+    }
 }
 
 fn show(exported: &Exported, path: &Path, app: &App) -> Result<(), Failure> {
@@ -166,9 +211,7 @@ fn show(exported: &Exported, path: &Path, app: &App) -> Result<(), Failure> {
             "notes": exported.notes,
         }));
     }
-    for note in &exported.notes {
-        app.ctx.report(Event::Note(note.clone()));
-    }
+    notes(exported, app);
     for missing in &exported.missing {
         output.line(format!("left out: {}: {}", missing.item, missing.reason))?;
     }

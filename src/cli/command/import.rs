@@ -4,10 +4,15 @@ use std::path::PathBuf;
 
 use super::backup;
 use super::package::{OpenArgs, schema};
-use crate::cli::Done;
 use crate::cli::app::{App, host};
+use crate::cli::config::dereference;
+use crate::cli::error::usage;
+use crate::cli::{Done, loading};
+use crate::export::package::open::{Package, Schema};
 use crate::hint::Failure;
-use crate::snapshot::{CaptureOptions, Mode, Parent, Reason, capture};
+use crate::report::Event;
+use crate::snapshot::{CaptureOptions, Captured, Mode, Parent, Reason, capture};
+use crate::source::Source;
 
 /// Take a migration package into the repository, as a snapshot
 ///
@@ -20,6 +25,10 @@ pub struct Args {
     file: PathBuf,
     #[command(flatten)]
     open: OpenArgs,
+    /// An empty database of PostgreSQL into which pg_restore loads the package's pg_dump archive, if
+    /// it has one; the records become part of the snapshot. Without it the archive is kept as a file
+    #[arg(long, value_name = "URL")]
+    load_into: Option<String>,
     /// A name for the snapshot; can be given several times
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
@@ -28,7 +37,46 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// The sources of a verified package; a dump is loaded when all the rest is known to be good.
+fn sources(
+    package: Package,
+    schema: Option<&Schema>,
+    args: &Args,
+    app: &App,
+) -> Result<Vec<Box<dyn Source>>, Failure> {
+    let dump = package.dump();
+    let mut sources = package.into_sources(schema, &app.ctx)?;
+    match (dump, &args.load_into) {
+        (None, None) => {}
+        (None, Some(_)) => {
+            return Err(usage(
+                "the package has no pg_dump archive to load",
+                "leave --load-into out",
+            ));
+        }
+        (Some(_), None) => app.ctx.report(Event::Note(
+            "the package has its records in a pg_dump archive, which is kept as \
+             storage/dump/database.dump; --load-into URL makes records of it"
+                .to_owned(),
+        )),
+        (Some(mut dump), Some(url)) => {
+            let databases = &app.config()?.database;
+            let only = databases.keys().next().filter(|_| databases.len() == 1);
+            let name = only.map_or("main", String::as_str);
+            app.ctx.phase("loading the dump with pg_restore", None);
+            sources.push(loading::load(&mut dump, name, &dereference(url, "--load-into")?)?);
+        }
+    }
+    Ok(sources)
+}
+
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
+    let captured = take(args, app)?;
+    backup::show(&captured, app)
+}
+
+/// Verifies the package and takes its snapshot.
+pub fn take(args: &Args, app: &App) -> Result<Captured, Failure> {
     let package = args.open.open(&args.file, app)?;
     let origin = package.metadata.coeval.as_ref();
     let from = match origin {
@@ -46,7 +94,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     };
     let repo = app.open()?;
     let schema = schema(args.open.database.as_deref(), app)?;
-    let mut sources = package.into_sources(schema.as_ref(), &app.ctx)?;
+    let mut sources = sources(package, schema.as_ref(), args, app)?;
     let options = CaptureOptions {
         host: host(),
         application: application.unwrap_or_default(),
@@ -59,5 +107,5 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
     let captured = capture(&repo, &mut backup::unboxed(&mut sources), &options, mode, &app.ctx)?;
     app.progress.finish();
-    backup::show(&captured, app)
+    Ok(captured)
 }

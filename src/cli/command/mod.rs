@@ -7,6 +7,7 @@ pub mod completions;
 pub mod database;
 pub mod diff;
 pub mod drill;
+pub mod edms;
 pub mod export;
 pub mod find;
 pub mod forget;

@@ -1,7 +1,5 @@
 //! `coeval package`
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Done;
@@ -10,9 +8,11 @@ use crate::cli::config::Django;
 use crate::cli::config::dereference;
 use crate::cli::databases::DatabaseUrl;
 use crate::cli::error::usage;
-use crate::cli::output::{Table, count, size};
+use crate::cli::output::{Output, Table, Verbosity, count, size};
+use crate::cli::sealing::OpenSealArgs;
+use crate::export::package::inspect::{Form, Inspection};
 use crate::export::package::open::{OpenOptions, Package, Schema};
-use crate::export::package::read::{Extra, Limits, MemberKind};
+use crate::export::package::read::{Extra, Limits};
 use crate::export::package::verify::Outcome;
 use crate::hint::{ErrorKind, Failure};
 
@@ -45,15 +45,17 @@ pub struct OpenArgs {
     /// Pass over members that are no part of a package
     #[arg(long)]
     allow_extra: bool,
+    #[command(flatten)]
+    seal: OpenSealArgs,
 }
 
 impl OpenArgs {
     /// Reads a package.
     pub fn open(&self, path: &Path, app: &App) -> Result<Package, Failure> {
-        let file = File::open(path).map_err(|error| {
+        std::fs::metadata(path).map_err(|error| {
             usage(
                 format!("cannot open {}: {error}", path.display()),
-                "name a migration_package.tar.gz",
+                "name a migration_package.tar.gz, or a folder that one was unpacked into",
             )
         })?;
         let options = OpenOptions {
@@ -61,7 +63,7 @@ impl OpenArgs {
             limits: Limits::default(),
             extra: if self.allow_extra { Extra::Ignore } else { Extra::Refuse },
         };
-        Package::open(&mut BufReader::new(file), &options, &app.ctx)
+        self.seal.with(app, |keys| Package::open_path(path, keys, &options, &app.ctx))
     }
 }
 
@@ -97,51 +99,93 @@ pub fn run(command: &Command, app: &App) -> Result<Done, Failure> {
 }
 
 fn inspect(package: &Package, app: &App) -> Result<Done, Failure> {
+    let found = package.inspect(&app.ctx)?;
     app.progress.finish();
-    let output = &app.output;
-    let (metadata, members) = (&package.metadata, &package.archived.members);
-    let statistics = package.statistics.as_ref();
-    let length = |kind: &MemberKind| match kind {
-        MemberKind::File(span) => span.length,
-        MemberKind::Folder | MemberKind::Link(_) => 0,
-    };
-    if output.is_json() {
-        let members = members.iter().map(|(name, member)| {
-            serde_json::json!({ "name": name, "size": length(&member.kind), "mode": member.mode })
-        });
-        output.json(&serde_json::json!({
-            "message_type": "package",
-            "export_type": metadata.export_type,
-            "export_timestamp": metadata.export_timestamp,
-            "django_version": metadata.django_version,
-            "coeval": metadata.coeval,
-            "statistics": statistics,
-            "members": members.collect::<Vec<_>>(),
-        }))?;
+    if app.output.is_json() {
+        #[derive(serde::Serialize)]
+        struct Line<'a> {
+            message_type: &'a str,
+            #[serde(flatten)]
+            found: &'a Inspection,
+        }
+        app.output.json(&Line { message_type: "package", found: &found })?;
         return Ok(Done::Fully);
     }
-    let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "not said".to_owned());
-    output.line(format!("exported:  {}", said(&metadata.export_timestamp)))?;
-    output.line(format!("Django:    {}", said(&metadata.django_version)))?;
-    if let Some(origin) = &metadata.coeval {
-        let (id, host) = (&origin.snapshot, &origin.host);
-        output.line(format!("snapshot:  {id} on {host}, root {}", origin.root))?;
-        for missing in &origin.missing {
-            output.line(format!("left out:  {}: {}", missing.item, missing.reason))?;
-        }
+    show(&found, &app.output)
+}
+
+/// Prints what a package says and holds. All of it is somebody's text.
+fn show(found: &Inspection, output: &Output) -> Result<Done, Failure> {
+    let line = |name: &str, value: &dyn std::fmt::Display| {
+        output.line(format!("{:<15}{}", format!("{name}:"), printable(&value.to_string())))
+    };
+    let said = |name: &str, text: &Option<String>| {
+        line(name, &text.as_deref().filter(|text| !text.is_empty()).unwrap_or("not said"))
+    };
+    line("package", &form(found))?;
+    said("written by", &found.written_by)?;
+    said("exported", &found.exported)?;
+    said("Django", &found.django)?;
+    if let (Some(id), Some(root)) = (&found.snapshot, &found.root) {
+        said("application", &found.application)?;
+        line("snapshot", &format!("{id}, root {root}"))?;
+        said("captured", &found.captured)?;
+        said("host", &found.host)?;
+        said("instant", &found.instant)?;
     }
-    if let Some(records) = statistics.and_then(|statistics| statistics.total_records) {
-        output.line(format!("records:   {records}"))?;
+    let records = count(found.total_records, "record");
+    line("records", &format!("{records} of {}", count(found.records.len() as u64, "model")))?;
+    for (model, records) in &found.records {
+        output.detail(format!("{records:>14} {}", printable(model)))?;
     }
-    let bytes = members.values().map(|member| length(&member.kind)).sum();
-    let number = count(members.len() as u64, "member");
-    output.line(format!("contents:  {number}, {} unpacked", size(bytes)))?;
-    if !output.is_quiet() {
-        for (name, member) in members {
-            output.line(format!("{:>12} {name}", length(&member.kind)))?;
+    for (table, records) in &found.raw {
+        output.detail(format!("{records:>14} {} (as they are)", printable(table)))?;
+    }
+    if let Some(bytes) = found.dump {
+        line("pg_dump archive", &format!(" {}", size(bytes)))?;
+    }
+    line("files", &format!("{}, {}", count(found.files, "file"), size(found.file_bytes)))?;
+    line("configuration", &count(found.configuration.len() as u64, "file"))?;
+    let members = count(found.members.len() as u64, "member");
+    let (bytes, compressed) = (size(found.bytes), size(found.compressed));
+    line("contents", &format!("{members}, {bytes} unpacked, {compressed} as it is"))?;
+    for missing in &found.missing {
+        line("left out", &format!("{}: {}", missing.item, missing.reason))?;
+    }
+    for fault in &found.faults {
+        line("cannot be read", &format!(" {fault}"))?;
+    }
+    if output.verbosity == Verbosity::Verbose {
+        for member in &found.members {
+            let name = printable(&member.name);
+            output.line(format!("{:>14} {} {name}", member.size, member.modified))?;
         }
     }
     Ok(Done::Fully)
+}
+
+fn form(found: &Inspection) -> String {
+    match found.form {
+        Form::Coeval => format!("of coeval, format {}", found.format.unwrap_or_default()),
+        Form::Fixture => "with a fixture that another program wrote".to_owned(),
+        Form::MetadataOnly => {
+            "with table statistics and no records: it restores nothing".to_owned()
+        }
+        Form::PgDump => "with a pg_dump archive instead of a fixture".to_owned(),
+        Form::Files => "with files only".to_owned(),
+    }
+}
+
+/// Text of a stranger without what moves the cursor or hides something.
+fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let unseen =
+                c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            let escaped = unseen.then(|| c.escape_default());
+            escaped.into_iter().flatten().chain((!unseen).then_some(c))
+        })
+        .collect()
 }
 
 fn verify(package: &Package, schema: Option<&Schema>, app: &App) -> Result<Done, Failure> {
@@ -150,8 +194,17 @@ fn verify(package: &Package, schema: Option<&Schema>, app: &App) -> Result<Done,
     let output = &app.output;
     if output.is_json() {
         for check in &verification.checks {
-            output.json(check)?;
+            output.json(&serde_json::json!({
+                "message_type": "check",
+                "check": check.check,
+                "outcome": check.outcome,
+                "detail": check.detail,
+            }))?;
         }
+        let (outcome, checks) = (verification.outcome(), verification.checks.len());
+        output.json(&serde_json::json!({
+            "message_type": "summary", "outcome": outcome, "checks": checks,
+        }))?;
     } else {
         let mut table = Table::new(&["Check", "Outcome", "Found"]);
         for check in &verification.checks {

@@ -10,11 +10,13 @@ use super::write::{Draft, json_bytes};
 use crate::context::Context;
 use crate::export::contents::{Contents, Skipped};
 use crate::hint::Failure;
-use crate::id::hex;
 use crate::source::Kind;
 
 /// A configuration file beyond this is no configuration.
 const LARGEST_CONFIGURATION: u64 = 16 << 20;
+
+/// What EDMS calls the environment.
+const ENVIRONMENT: &str = "configuration/environment_variables.env";
 
 /// Writes the members of `configuration/`.
 pub fn write(
@@ -60,7 +62,12 @@ pub fn write(
                 }
                 let taken = |name: &str| draft.members.iter().any(|member| member.name == name);
                 let name = member_name(&found.path, &taken);
-                draft.add_bytes(&name, &bytes)?;
+                let checksum = draft.add_bytes(&name, &bytes)?;
+                // As EDMS's guide has it. With its secrets taken out it would start an application
+                // whose secrets everybody knows.
+                if name == ENVIRONMENT && (policy != SecretsPolicy::Redact || !has_secrets) {
+                    draft.add_bytes("configuration/.env", &bytes)?;
+                }
                 let backup_name = name.replacen("configuration/", "", 1);
                 manifest.config_files.push(ConfigFile {
                     original_path: format!("{base}{}", found.path),
@@ -68,11 +75,7 @@ pub fn write(
                     size: bytes.len() as u64,
                     contains_secrets: has_secrets,
                     restore_location: found.path.clone(),
-                    checksum: draft
-                        .members
-                        .last()
-                        .map(|member| hex(&member.span.sha))
-                        .unwrap_or_default(),
+                    checksum,
                 });
                 manifest.entries.push(found.described(Some(backup_name)));
                 Ok(())
@@ -82,11 +85,25 @@ pub fn write(
     draft.missing.append(&mut missing);
     if !manifest.entries.is_empty() {
         draft.add_bytes(layout::CONFIGURATION, &json_bytes(&manifest)?)?;
-        let text = scripts::instructions(facts, &manifest, &draft.missing, policy);
-        draft.add_bytes("configuration/RESTORE_INSTRUCTIONS.md", text.as_bytes())?;
     }
+    let text = scripts::instructions(facts, &manifest, &draft.missing, policy);
+    draft.add_bytes(layout::INSTRUCTIONS, text.as_bytes())?;
     draft.members[first..].sort_by(|a, b| a.name.cmp(&b.name));
+    if policy == SecretsPolicy::Plaintext {
+        draft.notes.push(warning(&manifest));
+    }
     Ok(())
+}
+
+/// What is said out loud of a package with secrets in the clear.
+fn warning(manifest: &ConfigManifest) -> String {
+    let secret = manifest.config_files.iter().filter(|file| file.contains_secrets);
+    let names: Vec<&str> = secret.map(|file| file.backup_name.as_str()).collect();
+    format!(
+        "SECRETS ARE IN THE CLEAR in this package, and sessions in which users are logged in: \
+         whoever gets it has them. Configuration with secrets: {}",
+        if names.is_empty() { "none found".to_owned() } else { names.join(", ") }
+    )
 }
 
 /// The folder that the paths of a configuration begin at.
@@ -101,7 +118,7 @@ fn base_of(header: &[u8]) -> String {
 fn member_name(path: &str, taken: &dyn Fn(&str) -> bool) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);
     let by_custom = if name == ".env" || name == "environment_variables.env" {
-        Some("configuration/environment_variables.env".to_owned())
+        Some(ENVIRONMENT.to_owned())
     } else if std::path::Path::new(name).extension().is_some_and(|extension| extension == "py") {
         Some(format!("configuration/django_settings/{name}"))
     } else {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::layout::{self, DatabaseTables, Place, Statistics, TableEntry, Tables};
 use super::secrets::SecretsPolicy;
-use super::write::{Draft, json_bytes};
+use super::write::{Draft, Exported, json_bytes};
 use crate::context::Context;
 use crate::export::catalog::{Catalog, Table};
 use crate::export::contents::{Contents, Facts, Skipped};
@@ -96,6 +96,46 @@ fn rows(
     Ok(())
 }
 
+/// The databases of a snapshot; first the one in the fixture: that is called the main one, or the
+/// first.
+fn databases(facts: &Facts) -> Vec<&str> {
+    let mut names: Vec<&str> = facts.of_kind(Kind::Database).map(|s| s.name.as_str()).collect();
+    if let Some(main) = names.iter().position(|name| matches!(*name, "main" | "default")) {
+        names.swap(0, main);
+    }
+    names
+}
+
+/// Writes the fixture alone, as `dumpdata` does: what no model maps is not in it, and listed.
+pub fn bare_fixture(
+    contents: &dyn Contents,
+    out: &mut dyn Write,
+    ctx: &Context,
+) -> Result<Exported, Failure> {
+    let facts = contents.facts();
+    let names = databases(facts);
+    let Some(name) = names.first() else {
+        let hint = "see what it has with `coeval ls`".to_owned();
+        return Err(Failure::message(ErrorKind::Usage, "it has no database", Some(hint)));
+    };
+    let opened = Opened::new(contents, facts, name)?;
+    ctx.phase(format!("exporting database {name}"), None);
+    let writer = FixtureWriter::new(&opened.catalog, &opened.map, &opened.names, &mut *out);
+    let written = writer.write(contents, name, ctx)?;
+    out.flush().map_err(spool_failure)?;
+    let leave_out = |item: String, reason: &str| Skipped { item, reason: reason.to_owned() };
+    let unmapped = opened.map.unmapped.iter();
+    let others = names[1..].iter();
+    Ok(Exported {
+        records: written.counts.iter().map(|(_, count)| count).sum(),
+        missing: unmapped
+            .map(|(table, why)| leave_out(format!("database/{name}/{table}"), why))
+            .chain(others.map(|name| leave_out(format!("database/{name}"), "a fixture holds one")))
+            .collect(),
+        ..Exported::default()
+    })
+}
+
 /// Writes the members of `database/`.
 pub fn write(
     draft: &mut Draft,
@@ -104,11 +144,7 @@ pub fn write(
     ctx: &Context,
 ) -> Result<(), Failure> {
     let facts = contents.facts();
-    let mut names: Vec<&str> = facts.of_kind(Kind::Database).map(|s| s.name.as_str()).collect();
-    // The package has one fixture: of the database that is called the main one, or the first.
-    if let Some(main) = names.iter().position(|name| matches!(*name, "main" | "default")) {
-        names.swap(0, main);
-    }
+    let names = databases(facts);
     let mut tables = Tables { format: layout::FORMAT, databases: Vec::new() };
     let first = draft.members.len();
     for (index, name) in names.iter().enumerate() {
@@ -333,7 +369,7 @@ fn statistics(
         total_records: Some(written.counts.iter().map(|(_, count)| count).sum()),
         model_counts: written.counts.iter().cloned().collect(),
     };
-    draft.add_bytes(layout::STATISTICS, &json_bytes(&statistics)?)
+    draft.add_bytes(layout::STATISTICS, &json_bytes(&statistics)?).map(drop)
 }
 
 /// What to run in psql after `loaddata`: sequences behind the highest number, then a count of

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use super::layout::FileEntry;
+use super::tarred::tidy_name;
 use crate::context::Context;
 use crate::export::contents::{Contents, Skipped};
 use crate::export::fixture::write::spool_failure;
@@ -82,6 +83,10 @@ pub fn each_entry(
             continue;
         };
         let path = key.replace('\0', "/");
+        if let Err(reason) = tidy_name(format!("{}/{source}/{path}", kind.as_str()).as_bytes()) {
+            leave_out(reason);
+            continue;
+        }
         if let EntryKind::Symlink { target } = &entry.kind
             && !stays_inside(&path, target)
         {

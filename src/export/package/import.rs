@@ -3,10 +3,7 @@
 use std::io::{BufReader, Read};
 use std::ops::ControlFlow;
 
-use super::entries::stays_inside;
-use super::layout::{FileEntry, StoredFile};
 use super::open::{Package, Prepared, Rows, Schema};
-use super::read::MemberKind;
 use super::spool::{Span, Spool, SpoolReader};
 use super::verify::{Outcome, without_rowid};
 use crate::context::Context;
@@ -15,10 +12,7 @@ use crate::export::fixture::write::spool_failure;
 use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Field, KeyKind, RowError};
 use crate::source::sort::{BUDGET, Duplicates, Sorted, Sorter, push_keyless};
-use crate::source::{
-    Delta, Description, Entry, EntryKind, Kind, Parent, Source, TreeInfo, key, key_of,
-};
-use crate::time::Timestamp;
+use crate::source::{Delta, Description, Kind, Parent, Source, TreeInfo, key};
 use crate::tree::{Change, Changes, Content};
 
 impl Package {
@@ -48,10 +42,7 @@ impl Package {
         for database in self.databases(schema, ctx)? {
             sources.push(Box::new(self.database(database, ctx)?));
         }
-        for files in self.storages()? {
-            sources.push(Box::new(files));
-        }
-        for files in self.configurations()? {
+        for files in self.files()? {
             sources.push(Box::new(files));
         }
         Ok(sources)
@@ -105,91 +96,6 @@ impl Package {
         });
         let rows = rows.collect();
         Ok(PackagedDatabase { database, rows, spool })
-    }
-
-    fn storages(&self) -> Result<Vec<PackagedFiles>, Failure> {
-        let mut sources: Vec<PackagedFiles> = self.parts(Kind::Storage);
-        let mut faults = Vec::new();
-        let mut listed = std::collections::BTreeMap::new();
-        self.each_stored(&mut |path, stored| {
-            let path = path.strip_prefix("storage/").unwrap_or(&path).to_owned();
-            listed.insert(path, stored);
-        })?;
-        for (name, member) in &self.archived.members {
-            let Some((source, path)) =
-                name.strip_prefix("storage/").and_then(|rest| rest.split_once('/'))
-            else {
-                continue;
-            };
-            let MemberKind::File(span) = member.kind else { continue };
-            let stored = listed.get(&format!("{source}/{path}"));
-            let entry = file_entry(stored, member.mode, member.mtime);
-            let files = source_named(&mut sources, Kind::Storage, source);
-            files.push(path, entry, Some(span), &mut faults);
-        }
-        let entries = self.stored_entries()?;
-        for described in &entries {
-            let files = source_named(&mut sources, Kind::Storage, &described.source);
-            files.push(&described.path, described_entry(described)?, None, &mut faults);
-        }
-        // An archive of others has its folders and links as members only.
-        if entries.is_empty() {
-            for (name, member) in &self.archived.members {
-                let Some(rest) = name.strip_prefix("storage/") else { continue };
-                let (source, path) = rest.split_once('/').unwrap_or((rest, ""));
-                let kind = match &member.kind {
-                    MemberKind::Folder => EntryKind::Directory,
-                    MemberKind::Link(target) => {
-                        EntryKind::Symlink { target: target.clone().into_bytes() }
-                    }
-                    MemberKind::File(_) => continue,
-                };
-                let mtime = Timestamp::new(member.mtime, 0);
-                let entry = Entry::new(kind, member.mode, 0, 0, mtime);
-                source_named(&mut sources, Kind::Storage, source).push(
-                    path,
-                    entry,
-                    None,
-                    &mut faults,
-                );
-            }
-        }
-        finished(sources, &faults, &self.archived.spool)
-    }
-
-    fn configurations(&self) -> Result<Vec<PackagedFiles>, Failure> {
-        let mut sources: Vec<PackagedFiles> = self.parts(Kind::Configuration);
-        let mut faults = Vec::new();
-        for described in &self.configuration.entries {
-            let span = match &described.member {
-                Some(member) => self.archived.file(&format!("configuration/{member}")),
-                None => None,
-            };
-            let files = source_named(&mut sources, Kind::Configuration, &described.source);
-            files.push(&described.path, described_entry(described)?, span, &mut faults);
-        }
-        if self.configuration.entries.is_empty() {
-            for (name, member) in &self.archived.members {
-                let Some(path) = name.strip_prefix("configuration/") else { continue };
-                let MemberKind::File(span) = member.kind else { continue };
-                let entry = file_entry(None, member.mode, member.mtime);
-                let files = source_named(&mut sources, Kind::Configuration, "files");
-                files.push(path, entry, Some(span), &mut faults);
-            }
-        }
-        finished(sources, &faults, &self.archived.spool)
-    }
-
-    /// The sources that the package says it has, still without entries.
-    fn parts(&self, kind: Kind) -> Vec<PackagedFiles> {
-        let parts = self.metadata.coeval.iter().flat_map(|origin| &origin.sources);
-        parts
-            .filter(|part| part.kind == kind)
-            .map(|part| PackagedFiles {
-                header: part.header.get().as_bytes().to_vec(),
-                ..PackagedFiles::new(kind, &part.name)
-            })
-            .collect()
     }
 }
 
@@ -351,155 +257,5 @@ impl Iterator for Run {
             self.left = 0;
         }
         Some(step.map_err(spool_failure))
-    }
-}
-
-/// Files from a package: uploads or configuration.
-#[derive(Debug)]
-pub struct PackagedFiles {
-    kind: Kind,
-    name: String,
-    header: Vec<u8>,
-    entries: Vec<(Vec<u8>, Entry, Option<Span>)>,
-    spool: Option<Spool>,
-}
-
-impl PackagedFiles {
-    fn new(kind: Kind, name: &str) -> Self {
-        let name = name.to_owned();
-        Self { kind, name, header: b"null".to_vec(), entries: Vec::new(), spool: None }
-    }
-
-    fn push(&mut self, path: &str, entry: Entry, content: Option<Span>, faults: &mut Vec<String>) {
-        let fits = match &entry.kind {
-            EntryKind::File => content.is_some(),
-            EntryKind::Directory => content.is_none(),
-            EntryKind::Symlink { target } => content.is_none() && stays_inside(path, target),
-            _ => false,
-        };
-        let tidy = path.is_empty() || path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        match key_of(std::path::Path::new(path)) {
-            Some(key) if fits && tidy && !path.contains('\0') => {
-                self.entries.push((key, entry, content));
-            }
-            _ => faults.push(format!("{}/{}/{path}", self.kind.as_str(), self.name)),
-        }
-    }
-}
-
-fn source_named<'a>(
-    sources: &'a mut Vec<PackagedFiles>,
-    kind: Kind,
-    name: &str,
-) -> &'a mut PackagedFiles {
-    let index = sources.iter().position(|source| source.name == name).unwrap_or_else(|| {
-        sources.push(PackagedFiles::new(kind, name));
-        sources.len() - 1
-    });
-    &mut sources[index]
-}
-
-/// Sorts the entries of each source; refuses what no folder could hold.
-fn finished(
-    mut sources: Vec<PackagedFiles>,
-    faults: &[String],
-    spool: &Spool,
-) -> Result<Vec<PackagedFiles>, Failure> {
-    let refuse = |what: &str| {
-        let text = format!("{what} is not what a folder can hold");
-        Err(Failure::message(ErrorKind::Damage, text, None))
-    };
-    if let Some(fault) = faults.first() {
-        return refuse(fault);
-    }
-    for source in &mut sources {
-        source.entries.sort_by(|a, b| a.0.cmp(&b.0));
-        source.spool = Some(spool.clone());
-        if let Some(twice) = source.entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return refuse(&crate::source::display_key(&twice[0].0));
-        }
-    }
-    Ok(sources)
-}
-
-/// What is known of a file: by the manifest of coeval, else by the archive.
-fn file_entry(stored: Option<&StoredFile>, mode: u16, mtime: i64) -> Entry {
-    let own = stored.and_then(|stored| {
-        let mode = u16::from_str_radix(stored.mode.as_deref()?, 8).ok()?;
-        Some((mode, stored.uid, stored.gid, rfc3339(stored.modified.as_ref()?.as_str()?)?))
-    });
-    let (mode, uid, gid, mtime) = own.unwrap_or((mode, 0, 0, Timestamp::new(mtime, 0)));
-    Entry::new(EntryKind::File, mode & 0o1777, uid, gid, mtime)
-}
-
-fn described_entry(described: &FileEntry) -> Result<Entry, Failure> {
-    let fault = || {
-        let text = format!("the entry {} of {} cannot be read", described.path, described.source);
-        Failure::message(ErrorKind::Damage, text, None)
-    };
-    let kind = match (described.kind.as_str(), &described.target) {
-        ("file", None) => EntryKind::File,
-        ("folder", None) => EntryKind::Directory,
-        ("link", Some(target)) if !target.is_empty() && target.len() < 4096 => {
-            EntryKind::Symlink { target: target.clone().into_bytes() }
-        }
-        _ => return Err(fault()),
-    };
-    let mode = u16::from_str_radix(&described.mode, 8).ok().ok_or_else(fault)?;
-    let allowed = if kind == EntryKind::Directory { 0o3777 } else { 0o1777 };
-    if mode & !allowed != 0 {
-        return Err(fault());
-    }
-    let mtime = rfc3339(&described.modified).ok_or_else(fault)?;
-    Ok(Entry::new(kind, mode, described.uid, described.gid, mtime))
-}
-
-fn rfc3339(text: &str) -> Option<Timestamp> {
-    text.parse::<jiff::Timestamp>().ok().map(Into::into)
-}
-
-impl Source for PackagedFiles {
-    fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn begin(
-        &mut self,
-        _parent: Option<&dyn Parent>,
-        _ctx: &Context,
-    ) -> Result<Description, Failure> {
-        let tree = TreeInfo {
-            name: String::new(),
-            header: Vec::new(),
-            estimate: u64::try_from(self.entries.len()).ok(),
-        };
-        Ok(Description { header: self.header.clone(), trees: vec![tree], ..Description::default() })
-    }
-
-    fn changes<'a>(
-        &'a mut self,
-        _tree: &'a TreeInfo,
-        _parent: Option<&'a dyn Parent>,
-        _ctx: &'a Context,
-    ) -> Result<Delta<'a>, Failure> {
-        let Some(spool) = &self.spool else {
-            return Ok(Delta::Everything(Box::new(std::iter::empty())));
-        };
-        let changes = self.entries.iter().map(|(key, entry, content)| {
-            let content = match content {
-                Some(span) => Content::Reader(Box::new(spool.open(span))),
-                None => Content::empty(),
-            };
-            Ok(Change::put(key.clone(), entry.encode(), content))
-        });
-        Ok(Delta::Everything(Box::new(changes)))
-    }
-
-    fn end(&mut self) -> Result<(), Failure> {
-        Ok(())
     }
 }

@@ -2,14 +2,24 @@
 //! the reader know them. `docs/FORMAT.md`, "The migration package".
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::export::contents::Skipped;
 
 /// The version of the `coeval` part of a package.
 pub const FORMAT: u32 = 1;
+
+/// A pg_dump archive in the custom format: what EDMS's second method has of the database. It is
+/// kept, and only `pg_restore` can read it.
+pub const DUMP: &str = "database/database.dump";
+/// What the second method says about itself.
+pub const DUMP_MANIFEST: &str = "database/manifest.json";
+/// The archive of uploads within a package of the second method.
+pub const NESTED_STORAGE: &str = "storage.tar.gz";
 
 /// The first member: what the package is.
 pub const METADATA: &str = "metadata.json";
@@ -25,6 +35,8 @@ pub const TABLES: &str = "database/tables.json";
 pub const CHECKSUMS: &str = "database/checksum.txt";
 /// What the files of the configuration are.
 pub const CONFIGURATION: &str = "configuration/config_manifest.json";
+/// How to bring the package back, for people.
+pub const INSTRUCTIONS: &str = "configuration/RESTORE_INSTRUCTIONS.md";
 /// Size, checksum and time of every uploaded file.
 pub const STORAGE: &str = "storage/manifest.json";
 
@@ -259,9 +271,9 @@ pub struct StoredFile {
     /// SHA-256 in hexadecimal.
     #[serde(default)]
     pub checksum: Option<String>,
-    /// When its content last changed.
-    #[serde(default)]
-    pub modified: Option<serde_json::Value>,
+    /// When its content last changed, in text; what else there is, is passed over.
+    #[serde(default, deserialize_with = "text_only")]
+    pub modified: Option<String>,
     /// Permission bits in octal; only coeval says so.
     #[serde(default)]
     pub mode: Option<String>,
@@ -271,4 +283,54 @@ pub struct StoredFile {
     /// Number of the group.
     #[serde(default)]
     pub gid: u32,
+}
+
+/// A text, or nothing if it is anything else, however large.
+fn text_only<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    from.deserialize_any(TextOnly)
+}
+
+struct TextOnly;
+
+impl<'de> Visitor<'de> for TextOnly {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    // Numbers, too, come as maps from serde_json.
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
 }

@@ -1,18 +1,22 @@
 //! A package, opened: its documents read, and what is needed to make rows of its records.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::json::Guarded;
 use super::layout::{
     self, ConfigManifest, FileEntry, Listed, Metadata, Place, Statistics, StoredFile, Tables,
 };
-use super::read::{Archived, Extra, Limits};
-use super::spool::Span;
+use super::read::{Archived, Counter, Extra, Limits, PackageError};
+use super::seal::{self, Keys};
+use super::spool::{Span, SpoolReader};
+use super::tarred::is_tar;
 use crate::context::Context;
 use crate::export::catalog::Catalog;
 use crate::export::fixture::Names;
@@ -22,9 +26,6 @@ use crate::export::model_map::{CONTENT_TYPE, ModelMap, PERMISSION};
 use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Field, RowReader};
 use crate::source::{Kind, TreeInfo};
-
-/// Documents that are read at once are at most this long.
-const LARGEST_DOCUMENT: u64 = 64 << 20;
 
 /// How to read a package.
 #[derive(Debug, Clone)]
@@ -116,8 +117,45 @@ impl Package {
         options: &OpenOptions,
         ctx: &Context,
     ) -> Result<Self, Failure> {
+        let counter = Counter::default();
+        Self::read(&mut counter.count(input), &counter, options, ctx)
+    }
+
+    /// The same of a file, which may be sealed, or of a folder that a package was unpacked into.
+    pub fn open_path(
+        path: &Path,
+        keys: &Keys<'_>,
+        options: &OpenOptions,
+        ctx: &Context,
+    ) -> Result<Self, Failure> {
+        let limits = (options.limits, options.extra);
+        if path.is_dir() {
+            ctx.phase("reading the folder", None);
+            return Self::of(Archived::unpacked(path, &options.scratch, limits, ctx)?);
+        }
+        let counter = Counter::default();
+        let file = File::open(path).map_err(PackageError::Io)?;
+        let mut input = BufReader::with_capacity(64 << 10, counter.count(file));
+        let start = input.fill_buf().map_err(PackageError::Io)?;
+        if seal::is_sealed(start) && !is_tar(start) {
+            let mut opened = seal::open(Box::new(input), keys)?;
+            return Self::read(&mut opened, &counter, options, ctx);
+        }
+        Self::read(&mut input, &counter, options, ctx)
+    }
+
+    fn read(
+        input: &mut dyn Read,
+        counter: &Counter,
+        options: &OpenOptions,
+        ctx: &Context,
+    ) -> Result<Self, Failure> {
         ctx.phase("reading the package", None);
-        let archived = Archived::read(input, &options.scratch, options.limits, options.extra, ctx)?;
+        let limits = (options.limits, options.extra);
+        Self::of(Archived::read(input, counter, &options.scratch, limits, ctx)?)
+    }
+
+    fn of(archived: Archived) -> Result<Self, Failure> {
         let metadata = document(&archived, layout::METADATA)?.unwrap_or_default();
         let statistics = document(&archived, layout::STATISTICS)?;
         let tables: Option<Tables> = document(&archived, layout::TABLES)?;
@@ -143,6 +181,11 @@ impl Package {
             .into_iter()
             .find_map(|name| self.archived.file(name))?;
         Some(Records::new(self.archived.spool.open(&span), fixture::Limits::default()))
+    }
+
+    /// The pg_dump archive, which only `pg_restore` can read, if there is one.
+    pub fn dump(&self) -> Option<SpoolReader> {
+        self.archived.file(layout::DUMP).map(|span| self.archived.spool.open(&span))
     }
 
     /// Hands over every record of the fixture, with the place where it begins.
@@ -179,11 +222,7 @@ impl Package {
             #[serde(default)]
             entries: Vec<FileEntry>,
         }
-        let Some(span) = self.archived.file(layout::STORAGE) else { return Ok(Vec::new()) };
-        let reader = BufReader::new(self.archived.spool.open(&span));
-        let view: View =
-            serde_json::from_reader(reader).map_err(|e| unreadable(layout::STORAGE, &e))?;
-        Ok(view.entries)
+        Ok(document::<View>(&self.archived, layout::STORAGE)?.map_or_else(Vec::new, |v| v.entries))
     }
 
     fn stream<V: DeserializeOwned>(
@@ -192,8 +231,7 @@ impl Package {
         path: &[&str],
         take: &mut dyn FnMut(String, V),
     ) -> Result<(), Failure> {
-        let Some(span) = self.archived.file(member) else { return Ok(()) };
-        let reader = BufReader::new(self.archived.spool.open(&span));
+        let Some(reader) = json(&self.archived, member)? else { return Ok(()) };
         let mut json = serde_json::Deserializer::from_reader(reader);
         Below { path, take }.deserialize(&mut json).map_err(|error| unreadable(member, &error))
     }
@@ -380,13 +418,30 @@ fn user_model(schema: &Schema) -> String {
 }
 
 fn document<T: DeserializeOwned>(archived: &Archived, name: &str) -> Result<Option<T>, Failure> {
+    let Some(reader) = json(archived, name)? else { return Ok(None) };
+    serde_json::from_reader(reader).map(Some).map_err(|error| unreadable(name, &error))
+}
+
+/// A document's bytes, if there is one, and if it is no longer than one of this package can be.
+fn json(
+    archived: &Archived,
+    name: &str,
+) -> Result<Option<BufReader<Guarded<SpoolReader>>>, Failure> {
     let Some(span) = archived.file(name) else { return Ok(None) };
-    if span.length > LARGEST_DOCUMENT && name != layout::METADATA {
-        let text = format!("{name} is larger than {LARGEST_DOCUMENT} bytes");
+    // Two documents list members: a line for each, with its name, its checksum and its times.
+    let lines = || archived.members.keys().map(|name| 512 + 2 * name.len() as u64).sum::<u64>();
+    let longest = match name {
+        layout::METADATA => (16 << 20) + lines(),
+        layout::STORAGE => (1 << 20) + lines(),
+        layout::TABLES => 16 << 20,
+        layout::CONFIGURATION => 8 << 20,
+        _ => 1 << 20,
+    };
+    if span.length > longest {
+        let text = format!("refused: {name} has {} bytes, over {longest}", span.length);
         return Err(Failure::message(ErrorKind::Failed, text, None));
     }
-    let reader = BufReader::new(archived.spool.open(&span));
-    serde_json::from_reader(reader).map(Some).map_err(|error| unreadable(name, &error))
+    Ok(Some(BufReader::new(Guarded::new(archived.spool.open(&span)))))
 }
 
 fn unreadable(member: &str, error: &serde_json::Error) -> Failure {

@@ -70,7 +70,13 @@ if [ -n "$storage" ] && [ -d "$package/storage" ]; then
     done
 fi
 
-if [ -d "$package/configuration" ]; then
+if [ -z "$storage" ] && [ -d "$package/storage" ]; then
+    echo "The uploads were not copied: say where they belong with --storage DIR"
+fi
+if [ -d "$package/database/raw" ]; then
+    echo "Tables that belong to no model, as they are in $package/database/raw, were not loaded"
+fi
+if [ -f "$package/configuration/config_manifest.json" ]; then
     echo "The configuration was not touched: read $package/configuration/RESTORE_INSTRUCTIONS.md"
 fi
 echo "done"

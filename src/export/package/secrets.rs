@@ -13,6 +13,8 @@ pub enum SecretsPolicy {
     Redact,
     /// They go in as they are, sessions too: whoever reads the package has them.
     Plaintext,
+    /// They go in, and the package as a whole is sealed.
+    Sealed,
 }
 
 /// A text without its secrets.
@@ -98,6 +100,9 @@ impl Continued {
                 found.push(name.to_owned());
             }
             clean = format!("{}{value}", &body[..value_at]);
+        } else if let Some((without, names)) = redact_pairs(&clean) {
+            found.extend(names);
+            clean = without;
         }
         if let Some(without) = redact_url(&clean) {
             found.push("a password in a URL".to_owned());
@@ -191,6 +196,55 @@ fn redact_literals(value: &str) -> String {
     }
     clean.push_str(rest);
     clean
+}
+
+/// Takes out the values of secret names anywhere in a line: in dictionaries, in the parameters of a
+/// URL or of a connection, after the options of a command.
+fn redact_pairs(body: &str) -> Option<(String, Vec<String>)> {
+    let (mut clean, mut done, mut names) = (String::new(), 0, Vec::new());
+    for (at, c) in body.char_indices() {
+        if at < done || !matches!(c, ':' | '=' | ' ') {
+            continue;
+        }
+        let before = body[done..at].trim_end().trim_end_matches(['"', '\'']);
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let start = before.rfind(|c| !is_part(c)).map_or(0, |at| at + 1);
+        let name = &before[start..];
+        if !is_secret_name(name) || (c == ' ' && !name.starts_with("--")) {
+            continue;
+        }
+        let blank = |c| matches!(c, ' ' | '\t' | '=' | '>');
+        let value_at = body.len() - body[at + 1..].trim_start_matches(blank).len();
+        let value = &body[value_at..];
+        let unprefixed = value.trim_start_matches(['b', 'r', 'f', 'u']);
+        let (from, length) = match unprefixed.chars().next() {
+            Some(quote @ ('"' | '\'')) => {
+                let from = body.len() - unprefixed.len() + 1;
+                (from, end_of_literal(&body[from..], quote.encode_utf8(&mut [0; 4])))
+            }
+            _ => (value_at, value.find(ends_bare_value).unwrap_or(value.len())),
+        };
+        let secret = &body[from..from + length];
+        if secret != REDACTED && is_value(secret) {
+            clean.push_str(&body[done..from]);
+            clean.push_str(REDACTED);
+            done = from + length;
+            names.push(name.trim_start_matches('-').to_owned());
+        }
+    }
+    clean.push_str(&body[done..]);
+    (!names.is_empty()).then_some((clean, names))
+}
+
+fn ends_bare_value(c: char) -> bool {
+    c.is_whitespace() || matches!(c, ',' | ';' | '&' | ')' | '}' | ']' | '"' | '\'')
+}
+
+/// Whether this is a value and not an expression that reads it from elsewhere.
+fn is_value(text: &str) -> bool {
+    !text.is_empty()
+        && !matches!(text, "None" | "null" | "True" | "False" | "true" | "false")
+        && !text.contains(['(', '[', '{', '$'])
 }
 
 fn end_of_literal(inner: &str, quote: &str) -> usize {
@@ -352,6 +406,33 @@ LANGUAGE = "en-us"
             assert!(redacted.text.contains(plain), "{plain} not in\n{}", redacted.text);
         }
         assert!(redacted.found.len() >= 9, "{:?}", redacted.found);
+    }
+
+    #[test]
+    fn secrets_in_the_middle_of_a_line_are_found() {
+        for (line, clean) in [
+            (
+                "DB = {'USER': 'a', 'PASSWORD': 'hunter2', 'HOST': 'h'}",
+                "DB = {'USER': 'a', 'PASSWORD': '~', 'HOST': 'h'}",
+            ),
+            (
+                r#"{"db": {"password": "hunter2", "port": 5}}"#,
+                r#"{"db": {"password": "~", "port": 5}}"#,
+            ),
+            (
+                "DSN_TEXT = 'host=db password=hunter2 user=a'",
+                "DSN_TEXT = 'host=db password=~ user=a'",
+            ),
+            ("run --user a --password hunter2 --now", "run --user a --password ~ --now"),
+            ("a: https://h/?x=1&token=hunter2&y=2", "a: https://h/?x=1&token=~&y=2"),
+            ("{a: 1, api-key: hunter2, b: 2}", "{a: 1, api-key: ~, b: 2}"),
+        ] {
+            let redacted = redact(line);
+            assert_eq!(redacted.text, clean.replace('~', REDACTED));
+            assert_eq!(redacted.found.len(), 1, "{:?}", redacted.found);
+        }
+        let line = "A = {'KEY': os.environ['DB_KEY'], 'TOKEN': None, 'PASSWORD': get('X')}";
+        assert_eq!(redact(line).text, line);
     }
 
     #[test]

@@ -12,8 +12,13 @@ use crate::report::Silent;
 
 fn packed(sample: &Sample, secrets: SecretsPolicy) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    let options =
-        ExportOptions { only: None, secrets, level: 6, scratch: folder.path().to_owned() };
+    let options = ExportOptions {
+        only: None,
+        secrets,
+        seal: None,
+        level: 6,
+        scratch: folder.path().to_owned(),
+    };
     let mut out = Vec::new();
     export(sample, &mut out, &options, &Context::new()).unwrap();
     out
@@ -57,6 +62,7 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
 }
 
 mod hostile;
+mod sealed;
 
 #[test]
 fn an_import_has_what_was_exported() {
@@ -180,6 +186,7 @@ fn a_part_can_be_exported_alone() {
     let options = ExportOptions {
         only: Some(crate::source::Kind::Storage),
         secrets: SecretsPolicy::Redact,
+        seal: None,
         level: 1,
         scratch: scratch.path().to_owned(),
     };

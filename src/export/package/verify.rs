@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::ops::ControlFlow;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::arrange::folded;
 use super::layout;
 use super::open::{Package, Prepared, Rows, Schema, is_fault};
 use super::read::MemberKind;
@@ -15,6 +16,7 @@ use crate::context::Context;
 use crate::export::fixture::decode::Decoder;
 use crate::export::fixture::read::Record;
 use crate::export::fixture::value;
+use crate::export::fixture::write::spool_failure;
 use crate::export::model_map::{CONTENT_TYPE, PERMISSION};
 use crate::hint::Failure;
 use crate::id::hex;
@@ -106,6 +108,8 @@ impl Package {
         self.check_sums(&mut found)?;
         self.check_storage(&mut found)?;
         self.check_configuration(&mut found);
+        self.check_names(&mut found);
+        self.check_dump(&mut found)?;
         self.check_counts(&mut found, ctx)?;
         if found.outcome() < Outcome::Damaged {
             match self.databases(schema, ctx) {
@@ -164,7 +168,7 @@ impl Package {
         let (mut wrong, mut absent, mut good) = (Faults::default(), Faults::default(), 0);
         let reader = BufReader::new(self.archived.spool.open(&span));
         for line in reader.lines().take(100_000) {
-            let line = line.map_err(crate::export::fixture::write::spool_failure)?;
+            let line = line.map_err(spool_failure)?;
             // `sum  name`, or `sum *name` for binary.
             let Some((sum, name)) = line.split_once(' ') else {
                 if !line.trim().is_empty() {
@@ -256,6 +260,34 @@ impl Package {
                 if self.metadata.coeval.is_some() { Outcome::Damaged } else { Outcome::Warning };
             found.conclude("configuration", weight, &faults, well);
         }
+    }
+
+    /// Uploads whose names some file systems do not tell apart.
+    fn check_names(&self, found: &mut Verification) {
+        let (mut faults, mut seen) = (Faults::default(), HashSet::new());
+        for name in self.archived.members.keys().filter(|name| name.starts_with("storage/")) {
+            if !seen.insert(folded(name)) {
+                faults.add(format!("some file systems take {name} for another file"));
+            }
+        }
+        if faults.count > 0 {
+            found.conclude("names", Outcome::Warning, &faults, String::new());
+        }
+    }
+
+    /// The pg_dump archive: that it is one is all that can be told without PostgreSQL.
+    fn check_dump(&self, found: &mut Verification) -> Result<(), Failure> {
+        let Some(mut dump) = self.dump() else { return Ok(()) };
+        let mut start = Vec::new();
+        dump.by_ref().take(5).read_to_end(&mut start).map_err(spool_failure)?;
+        if start == b"PGDMP" {
+            let detail = "it is a pg_dump archive, whose records only pg_restore can read";
+            found.add("database.dump", Outcome::NotChecked, detail);
+        } else {
+            let detail = "it is no pg_dump archive in the custom format";
+            found.add("database.dump", Outcome::Damaged, detail);
+        }
+        Ok(())
     }
 
     /// The fixture is read to its end, and its counts are compared.

@@ -4,12 +4,18 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+python=${PYTHON:-python3}
+if ! command -v "$python" >/dev/null; then
+    echo "error: this script needs Python 3; say where it is: PYTHON=/path/to/python3" >&2
+    exit 2
+fi
+
 if [ -f database/checksum.txt ]; then
     (cd database && sha256sum --quiet -c checksum.txt)
     echo "ok: database/checksum.txt"
 fi
 
-${PYTHON:-python3} - <<'PYTHON'
+"$python" - <<'PYTHON'
 import hashlib, json, os, sys
 
 def sha256(path):

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::archive::{Archive, Member};
 use super::layout::{self, Head, Origin, Part};
+use super::seal::{Seal, sealed};
 use super::secrets::SecretsPolicy;
 use super::spool::{Sha, Span, Spool};
 use super::uploads::Uploads;
@@ -31,6 +32,8 @@ pub struct ExportOptions {
     pub only: Option<Kind>,
     /// Whether secrets go in.
     pub secrets: SecretsPolicy,
+    /// How the package is sealed as a whole, if it is.
+    pub seal: Option<Seal>,
     /// gzip's level, 0 to 9.
     pub level: u32,
     /// A folder for temporary files, with room for the database.
@@ -90,11 +93,11 @@ impl Draft {
         self.members.push(Staged { name: name.to_owned(), span, mode: 0o644 });
     }
 
-    /// Adds a member of these bytes.
-    pub fn add_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    /// Adds a member of these bytes, and gives their SHA-256 in hexadecimal.
+    pub fn add_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<String, Failure> {
         let span = self.spool.append(bytes).map_err(spool_failure)?;
         self.add(name, span);
-        Ok(())
+        Ok(hex(&span.sha))
     }
 }
 
@@ -107,8 +110,21 @@ pub fn json_bytes(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Writes the package of a snapshot to `out`. The same snapshot gives the same bytes.
+/// Writes the package of a snapshot to `out`. The same snapshot gives the same bytes, unless they
+/// are sealed.
 pub fn export(
+    contents: &dyn Contents,
+    out: &mut (dyn Write + Send),
+    options: &ExportOptions,
+    ctx: &Context,
+) -> Result<Exported, Failure> {
+    match &options.seal {
+        Some(seal) => sealed(out, seal, |out| package(contents, out, options, ctx)),
+        None => package(contents, out, options, ctx),
+    }
+}
+
+fn package(
     contents: &dyn Contents,
     out: &mut dyn Write,
     options: &ExportOptions,
@@ -229,13 +245,13 @@ fn metadata(
         export_options: json!({
             "include_users": wants(Kind::Database),
             "compress": true,
-            "encrypt": false,
+            "encrypt": options.seal.is_some(),
             "plaintext_secrets": options.secrets == SecretsPolicy::Plaintext,
         }),
         components: json!({
             "database": has("database/"),
             "storage": storage.is_some(),
-            "configuration": has("configuration/"),
+            "configuration": has(layout::CONFIGURATION),
         }),
         coeval: origin,
     };

@@ -325,6 +325,13 @@ impl Files {
     }
 }
 
+/// The header of a directory that was nowhere, as that of a package from elsewhere.
+pub(crate) fn directory_without_place() -> Result<Vec<u8>, FilesError> {
+    let header =
+        Header::Storage { path: String::new(), exact: None, options: FilesOptions::default() };
+    serde_json::to_vec(&header).map_err(|source| FilesError::Header { source })
+}
+
 /// The header of a list of files that were nowhere.
 pub(super) fn header_without_place() -> Result<Vec<u8>, FilesError> {
     let header =

@@ -1,13 +1,18 @@
 //! Packages from somebody who means harm: each is refused with a reason, and nothing is written.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::sync::LazyLock;
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use proptest::collection::vec;
+use proptest::prelude::*;
 use tar::{EntryType, Header};
 
-use super::{Outcome, open};
+use super::{Outcome, SecretsPolicy, edms, open, packed};
 use crate::context::Context;
+use crate::export::testing::seen_by_capture;
 
 const RECORD: &str = r#"[{"model": "a.b", "pk": 1, "fields": {}}]"#;
 
@@ -76,6 +81,7 @@ fn refused(bytes: &[u8], reason: &str) {
     assert!(!said.contains('\0') && !said.contains('\x1b'), "{said:?} must be safe to print");
 }
 
+/// Failure 31: path traversal.
 #[test]
 fn names_that_lead_elsewhere_are_refused() {
     for (name, reason) in [
@@ -169,6 +175,7 @@ fn headers_that_override_are_held_to_the_same_rules() {
     );
 }
 
+/// Failure 6: truncated and empty dumps were kept as backups.
 #[test]
 fn what_is_cut_or_bent_is_refused_wherever_it_is_cut() {
     let plain = [file("metadata.json"), file("storage/documents/a"), vec![0; 1024]].concat();
@@ -211,6 +218,7 @@ fn bombs_are_refused_before_they_go_off() {
     refused(&archive(&[many.concat(), file("../x")]), "cannot be read");
 }
 
+/// Failure 3: a "full" backup held column counts, no rows. Failure 7: warnings preceded the JSON.
 #[test]
 fn fixtures_that_are_none_are_refused() {
     let with = |json: &str| {
@@ -235,6 +243,7 @@ fn fixtures_that_are_none_are_refused() {
     refused(&gzip(&RECORD.as_bytes()[..20]), "in the middle");
 }
 
+/// Failure 33: file checksums were never verified. Failure 10: fewer records came than had gone.
 #[test]
 fn sums_and_counts_that_lie_are_refused() {
     let fixture = || entry(b"database/database_backup.json", EntryType::Regular, RECORD.as_bytes());
@@ -277,6 +286,177 @@ fn packages_of_others_are_read_whatever_folder_they_are_in() {
     ] {
         assert!(open(&bare).unwrap().fixture().unwrap().next_record().unwrap().is_some());
     }
-    let dump = [file("tmp_17/database.dump"), file("tmp_17/storage.tar.gz")];
-    refused(&archive(&dump), "pg_dump");
+}
+
+/// What EDMS's second method packs: a dump, and the uploads in an archive within the archive.
+fn hybrid(folder: &str, dump: &[u8], uploads: &[u8]) -> Vec<u8> {
+    let name = |name: &str| format!("{folder}{name}").into_bytes();
+    archive(&[
+        entry(&name("database.dump"), EntryType::Regular, dump),
+        entry(&name("storage.tar.gz"), EntryType::Regular, uploads),
+        entry(&name("manifest.json"), EntryType::Regular, b"{}"),
+        entry(&name(".env"), EntryType::Regular, b"DEBUG=0"),
+    ])
+}
+
+/// Failure 32: a folder around everything made the uploads vanish, and nobody was told.
+#[test]
+fn failure_32_packages_of_the_second_method_keep_their_uploads() {
+    let below = archive(&[file("storage/documents/a"), file("storage/b")]);
+    let bare = archive(&[file("./documents/a"), file("./b"), link("./documents/l", "a")]);
+    for (folder, uploads) in [("", &below), ("tmp_20260104_080000/", &bare), ("./x/", &below)] {
+        let package = open(&hybrid(folder, b"PGDMP...", uploads)).unwrap();
+        for name in ["storage/documents/a", "storage/b", "configuration/.env"] {
+            assert!(package.archived.file(name).is_some(), "{folder}{name}");
+        }
+        assert!(package.dump().is_some());
+        let found = package.verify(None, &Context::new()).unwrap();
+        assert!(found.outcome() < Outcome::Damaged, "{found:?}");
+        let seen = seen_by_capture(package.into_sources(None, &Context::new()).unwrap());
+        let seen = seen.iter().map(|seen| String::from_utf8_lossy(seen)).collect::<String>();
+        for name in ["database.dump", "manifest.json", ".env"] {
+            assert!(seen.contains(name), "{name} in {seen}");
+        }
+    }
+}
+
+#[test]
+fn packages_of_the_second_method_are_held_to_the_same_rules() {
+    let good = archive(&[file("storage/documents/a")]);
+    refused(&hybrid("", b"-- PostgreSQL database dump", &good), "no pg_dump archive");
+    refused(&hybrid("", b"PGDMP", b"x"), "no tar.gz");
+    for (uploads, reason) in [
+        (archive(&[file("../evil")]), "leads out"),
+        (archive(&[file("storage/../../evil")]), "leads out"),
+        (archive(&[link("storage/media/a", "/etc/passwd")]), "points out"),
+        (archive(&[link("documents", "/etc")]), "a link outside"),
+        (archive(&[file("storage/a"), file("storage/a/b")]), "no folder"),
+        (archive(&[file("storage/a"), file("storage/a")]), "same name"),
+        (good[..good.len() - 6].to_vec(), "ends in the middle"),
+    ] {
+        refused(&hybrid("t/", b"PGDMP", &uploads), reason);
+    }
+    let mut zeros = GzEncoder::new(Vec::new(), Compression::best());
+    zeros.write_all(header(b"storage/bomb", EntryType::Regular, 8 << 30).as_bytes()).unwrap();
+    for _ in 0..512 {
+        zeros.write_all(&vec![0; 1 << 18]).unwrap();
+    }
+    refused(&hybrid("", b"PGDMP", &zeros.finish().unwrap()), "unpack to");
+    // A second one is none of the package's parts.
+    let twice = archive(&[file("database.dump"), file("storage.tar.gz.gz")]);
+    refused(&twice, "no part of a package");
+}
+
+/// The wrong file was loaded because its name contains "db".
+#[test]
+fn failure_30_only_the_fixture_is_taken_for_it() {
+    let names = [
+        "database/db.json",
+        "database/old/database_backup.json",
+        "storage/database_backup.json",
+        "storage/media/db_backup.json",
+        "configuration/database.json",
+        "database/a.json",
+    ];
+    let named = |name: &&str| entry(name.as_bytes(), EntryType::Regular, RECORD.as_bytes());
+    let package = open(&archive(&names.iter().map(named).collect::<Vec<_>>())).unwrap();
+    assert!(package.fixture().is_none());
+    assert!(package.dump().is_none());
+}
+
+/// Absolute restore locations were trusted.
+#[test]
+fn failure_34_a_package_does_not_say_where_its_files_go() {
+    let manifest = |location: &str| {
+        let json = format!(
+            r#"{{"config_files": [{{"original_path": "/etc/x", "backup_name": "x", "size": 1,
+               "contains_secrets": false, "restore_location": "{location}",
+               "checksum": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}}]}}"#
+        );
+        let manifest =
+            entry(b"configuration/config_manifest.json", EntryType::Regular, json.as_bytes());
+        open(&archive(&[file("configuration/x"), manifest])).unwrap()
+    };
+    for (location, warned) in [("x", false), ("/etc/passwd", true), ("../../etc/passwd", true)] {
+        let package = manifest(location);
+        let outcome = package.verify(None, &Context::new()).unwrap().outcome();
+        assert_eq!(outcome >= Outcome::Warning, warned, "{location}");
+        // Where it says it belongs is not what it is called.
+        let seen = seen_by_capture(package.into_sources(None, &Context::new()).unwrap());
+        let seen = seen.iter().map(|seen| String::from_utf8_lossy(seen)).collect::<String>();
+        assert!(!seen.contains("passwd"), "{seen}");
+    }
+}
+
+#[test]
+fn two_headers_that_contradict_each_other_are_refused() {
+    let long = |name: &[u8]| entry(b"././@LongLink", EntryType::GNULongName, name);
+    for headers in [
+        vec![pax("18 path=storage/a\n"), pax("18 path=storage/b\n")],
+        vec![pax("18 path=storage/a\n"), long(b"storage/b\0")],
+        vec![long(b"storage/a\0"), pax("18 path=storage/b\n")],
+        vec![long(b"storage/a\0"), long(b"storage/b\0")],
+    ] {
+        refused(&archive(&[headers.concat(), file("storage/c")]), "two headers");
+    }
+    // GNU tar itself writes one for the link and one for the name.
+    let target = entry(b"././@LongLink", EntryType::GNULongLink, b"b\0");
+    let both = [target, long(b"storage/media/a\0"), link("storage/media/x", "y")];
+    let package = open(&archive(&both)).unwrap();
+    assert!(package.archived.members.contains_key("storage/media/a"));
+    // A size of a PAX header is the next member's, not the next header's.
+    let sized = [pax("9 size=1\n"), file("storage/documents/a")];
+    assert!(open(&archive(&sized)).is_ok());
+}
+
+#[test]
+fn names_that_some_file_systems_take_for_one_are_refused_where_it_matters() {
+    for (one, other) in [
+        ("database/database_backup.json", "database/Database_Backup.json"),
+        ("scripts/restore.sh", "scripts/RESTORE.SH"),
+        ("configuration/caf\u{e9}", "configuration/cafe\u{301}"),
+        ("configuration/a", "configuration/\u{ff21}"),
+    ] {
+        refused(&archive(&[file(one), file(other)]), "some file systems");
+    }
+    // What users call their uploads is the application's business; who imports is told.
+    let package = open(&archive(&[file("storage/media/a"), file("storage/media/A")])).unwrap();
+    let found = package.verify(None, &Context::new()).unwrap();
+    assert_eq!(found.outcome(), Outcome::Warning);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What fuzz/ does for hours: whatever is changed in a package, it is read or refused, and what
+    /// was verified can be captured.
+    #[test]
+    fn whatever_is_bent_is_refused_or_read(
+        bends in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        end in any::<prop::sample::Index>(),
+    ) {
+        static PLAIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+            let mut plain = Vec::new();
+            let package = packed(&edms(), SecretsPolicy::Plaintext);
+            GzDecoder::new(&package[..]).read_to_end(&mut plain).unwrap();
+            plain
+        });
+        let mut bytes = PLAIN.clone();
+        for (at, byte) in bends {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        // Half of them whole.
+        let end = end.index(2 * bytes.len());
+        bytes.truncate(end);
+        if let Ok(package) = open(&bytes) {
+            package.inspect(&Context::new()).unwrap();
+            let verified = package.verify(None, &Context::new());
+            let good = verified.is_ok_and(|found| found.outcome() < Outcome::Damaged);
+            if let Ok(sources) = package.into_sources(None, &Context::new()) {
+                prop_assert!(good);
+                seen_by_capture(sources);
+            }
+        }
+    }
 }
