@@ -15,7 +15,7 @@ case ${1:-} in
   build) wanted="cc c++ clang libclang" ;;
   demo) wanted="cc c++ clang libclang venv sqlite3" ;;
   postgres) wanted="postgres" ;;
-  test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl bsdtar fusermount3 file" ;;
+  test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl bsdtar fusermount3 file strace" ;;
   check) wanted="cc c++ clang libclang" ;;
   bench) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time" ;;
   peers) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time pkg-config libsodium" ;;

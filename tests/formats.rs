@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use coeval::id::{ChunkId, PackId, RepoId, SegmentId, SnapshotId, hex, unhex};
+use coeval::repo::format::collection::Collection;
 use coeval::repo::format::config::{Chunking, Config, Gathering, Trees, Zstd};
 use coeval::repo::format::pack::{BlockEntry, ChunkEntry, Footer};
 use coeval::repo::format::segment::{PackRecord, Segment};
@@ -169,6 +170,15 @@ fn index_segments_are_what_they_were() {
         }],
     };
     frozen("index segment", &segment, &segment.encode().expect("bytes"), Segment::decode);
+}
+
+#[test]
+fn collections_are_what_they_were() {
+    let pack = PackId { session: SnapshotId::new([6; 16]), number: 0x1234 };
+    let collection = Collection::new([5; 16], vec![pack], vec![SnapshotId::new([8; 16])]);
+    let bytes = collection.encode().expect("bytes");
+    frozen("collection", &collection, &bytes, Collection::decode);
+    assert!(Collection::decode(&[&[2], &bytes[1..]].concat()).is_err(), "of a later version");
 }
 
 #[test]

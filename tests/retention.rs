@@ -49,7 +49,7 @@ fn packed(world: &World) -> u64 {
 fn what_no_rule_keeps_is_forgotten_with_the_reasons_for_the_rest() {
     let (world, ids) = with_snapshots(5);
     let plan = world.ok(&["forget", "--keep-last", "2", "--dry-run"]);
-    assert!(plan.contains("keep 2 snapshots") && plan.contains("last, "), "{plan}");
+    assert!(plan.contains("keep 2 snapshots") && plan.contains("  last\n"), "{plan}");
     assert_eq!(shown(&world), ids);
     let rows = world.json(&["forget", "--keep-last", "2", "--keep-id", &ids[0]]);
     let kept = rows.iter().filter(|row| row["message_type"] == "keep").count();

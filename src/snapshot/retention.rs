@@ -254,7 +254,7 @@ mod tests {
         let hours = Policy { periods: vec![(Period::Hour, 24)], ..Policy::default() };
         assert_eq!(kept(&hours, &all), 24);
         let quarters = Policy { periods: vec![(Period::Quarter, 9)], ..Policy::default() };
-        assert_eq!(kept(&quarters, &all), 2);
+        assert_eq!(kept(&quarters, &all), 1);
         let last = Policy { last: 5, ..Policy::default() };
         let verdicts = verdicts(&last, &all, all[all.len() - 1].1.time.seconds);
         assert!(verdicts[all.len() - 5..].iter().all(|verdict| !verdict.kept.is_empty()));
@@ -331,7 +331,8 @@ mod tests {
         let age = |(_, manifest): &&(SnapshotId, Manifest)| (now - manifest.time.seconds) / DAY;
         let between = |from, to| all.iter().filter(|s| (from..to).contains(&age(s))).count();
         assert!((28..=33).contains(&between(0, 7)), "{}", between(0, 7));
-        assert!((22..=24).contains(&between(7, 30)), "{}", between(7, 30));
+        // What became a week old today is thinned out tomorrow.
+        assert!((22..=27).contains(&between(7, 30)), "{}", between(7, 30));
         assert!((10..=12).contains(&between(31, 366)), "{}", between(31, 366));
         assert_eq!(between(367, 9999), 0);
     }

@@ -97,22 +97,22 @@ fn breaks(world: &World, broken: Break) {
 
 #[test]
 fn one_writer_beside_two_collectors_loses_nothing() {
-    holds("two collectors", &two_collectors(), 3_000_000);
+    holds("two collectors", &two_collectors(), 2_000_000);
 }
 
 #[test]
 fn two_writers_beside_a_collector_lose_nothing() {
-    holds("two writers", &two_writers(), 3_000_000);
+    holds("two writers", &two_writers(), 2_000_000);
 }
 
 #[test]
 fn compaction_and_readers_lose_nothing() {
-    holds("compaction", &compaction(), 3_000_000);
+    holds("compaction", &compaction(), 2_000_000);
 }
 
 #[test]
 fn differences_keep_their_bases() {
-    holds("differences", &differences(), 3_000_000);
+    holds("differences", &differences(), 2_000_000);
 }
 
 /// What is too much to explore is gone through at random, from the beginning to the end.
