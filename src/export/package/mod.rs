@@ -4,6 +4,7 @@ pub mod archive;
 mod configuration;
 mod database;
 pub mod entries;
+mod gzip;
 pub mod import;
 pub mod inspect;
 pub mod layout;

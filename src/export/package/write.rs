@@ -14,7 +14,7 @@ use super::layout::{self, Head, Origin, Part};
 use super::secrets::SecretsPolicy;
 use super::spool::{Sha, Span, Spool};
 use super::uploads::Uploads;
-use super::{configuration, database, scripts};
+use super::{configuration, database, gzip, scripts};
 use crate::context::Context;
 use crate::export::contents::{Contents, Facts, Skipped};
 use crate::export::fixture::value::quote;
@@ -162,7 +162,6 @@ fn assemble(
         Failure::message(ErrorKind::Failed, format!("the package cannot be written: {error}"), None)
     };
     ctx.phase("writing the package", None);
-    let mut archive = Archive::new(out, options.level);
     let mut exported = Exported {
         records: draft.records,
         missing: draft.missing.clone(),
@@ -170,18 +169,22 @@ fn assemble(
         ..Exported::default()
     };
     let first = [Staged { name: layout::METADATA.to_owned(), span: metadata, mode: 0o644 }];
-    for member in first.iter().chain(&draft.members) {
-        let mut content = draft.spool.open(&member.span);
-        let file = Member::File(member.span.length);
-        archive
-            .append(member.name.as_bytes(), file, member.mode, seconds, &mut content)
-            .map_err(failed)?;
-        exported.bytes += member.span.length;
-    }
-    if let Some(storage) = storage {
-        storage.write(contents, &mut archive, &mut exported, ctx)?;
-    }
-    archive.finish().and_then(Write::flush).map_err(failed)?;
+    gzip::compress(out, options.level, failed, |out| {
+        let mut archive = Archive::new(out);
+        for member in first.iter().chain(&draft.members) {
+            let mut content = draft.spool.open(&member.span);
+            let file = Member::File(member.span.length);
+            archive
+                .append(member.name.as_bytes(), file, member.mode, seconds, &mut content)
+                .map_err(failed)?;
+            exported.bytes += member.span.length;
+        }
+        if let Some(storage) = storage {
+            storage.write(contents, &mut archive, &mut exported, ctx)?;
+        }
+        archive.finish().map(|_| ()).map_err(failed)
+    })?;
+    out.flush().map_err(failed)?;
     Ok(exported)
 }
 
