@@ -3,7 +3,6 @@
 #![expect(clippy::disallowed_methods, reason = "a test writes files as applications do")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::process::Command;
 
 use coeval::export::package::SecretsPolicy;
@@ -47,10 +46,13 @@ fn round_trip(series: &str) {
     }
     // The application's own comparison, table by table, in one form for all.
     let fingerprint = |django: &Django| {
-        django.manage(
-            &["fingerprint", "--exclude", "django_session", "--exclude", "django_migrations"],
-            None,
-        )
+        django.manage(&[
+            "fingerprint",
+            "--exclude",
+            "django_session",
+            "--exclude",
+            "django_migrations",
+        ])
     };
     assert_eq!(fingerprint(&source), fingerprint(&target));
     let after = store.capture(target.sources());

@@ -94,7 +94,8 @@ impl Django {
     pub fn application(&self) -> (PathBuf, PathBuf) {
         let python = self.path("python");
         let (home, real) = (self.home.path().display(), self.python.display());
-        let server = self.server.as_ref().map_or(String::new(), |url| format!("DATABASE_URL='{url}' "));
+        let server =
+            self.server.as_ref().map_or(String::new(), |url| format!("DATABASE_URL='{url}' "));
         let script = format!(
             "#!/bin/sh\n{server}EDMS_HOME='{home}' PYTHONDONTWRITEBYTECODE=1 exec '{real}' \"$@\"\n"
         );
@@ -139,14 +140,8 @@ impl Django {
     /// The structure of its database, for a fixture of others.
     pub fn schema(&self) -> Schema {
         let mut database = self.untold_sources().remove(0);
-        let description = database.begin(None, &Context::new()).expect("a description");
-        database.end().expect("the end");
-        Schema {
-            name: "main".to_owned(),
-            header: description.header,
-            trees: description.trees,
-            introspection: Some(self.introspection()),
-        }
+        let introspection = Some(self.introspection());
+        Schema::of(&mut *database, introspection, &Context::new()).expect("a structure")
     }
 }
 

@@ -229,9 +229,8 @@ mod tests {
             }
         }
         let plain = sample(6_000_000, 5);
-        let failed = compress(&mut Full(10_000), 1, std::convert::identity, |gzip| {
-            gzip.write_all(&plain)
-        });
+        let failed =
+            compress(&mut Full(10_000), 1, std::convert::identity, |gzip| gzip.write_all(&plain));
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

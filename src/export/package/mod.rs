@@ -10,6 +10,8 @@ pub mod inspect;
 pub mod layout;
 pub mod open;
 pub mod read;
+mod records;
+mod schema;
 mod scripts;
 pub mod secrets;
 pub mod spool;

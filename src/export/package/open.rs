@@ -18,7 +18,7 @@ use crate::export::catalog::Catalog;
 use crate::export::fixture::Names;
 use crate::export::fixture::read::{self as fixture, FixtureError, Records};
 use crate::export::fixture::write::spool_failure;
-use crate::export::model_map::{CONTENT_TYPE, ModelMap, PERMISSION};
+use crate::export::model_map::ModelMap;
 use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Field, RowReader};
 use crate::source::{Kind, TreeInfo};
@@ -49,6 +49,11 @@ pub struct Schema {
     pub trees: Vec<TreeInfo>,
     /// What the application said about its models.
     pub introspection: Option<String>,
+    /// Its content types: number, application, model. Fixtures refer to them by name, and often do
+    /// not hold them.
+    pub content_types: Vec<(i64, String, String)>,
+    /// Its permissions: number, code name, number of the content type.
+    pub permissions: Vec<(i64, String, i64)>,
 }
 
 /// A package, opened.
@@ -96,8 +101,10 @@ pub enum Rows {
     Fixture,
     /// As they are, in this member, so many.
     Raw(Span, u64),
-    /// Nowhere.
+    /// Nowhere: they were left out.
     None,
+    /// Not known: the fixture has no record of the table, which is no part of the snapshot then.
+    Untold,
 }
 
 impl Prepared {
@@ -310,39 +317,6 @@ impl Package {
         Ok(types)
     }
 
-    /// The database that a fixture of others belongs to.
-    fn foreign(&self, schema: &Schema, ctx: &Context) -> Result<Prepared, Failure> {
-        let catalog = Catalog::read(&schema.header, schema.trees.clone())?;
-        let mut types = Vec::new();
-        let mut names = Names::default();
-        // Content types before what is called after them, wherever they stand.
-        for round in 0..3 {
-            self.each_record(ctx, &mut |_, record| {
-                let turn = match record.model.as_str() {
-                    CONTENT_TYPE => 0,
-                    PERMISSION => 1,
-                    _ => 2,
-                };
-                if turn == round {
-                    let pk = record.pk.and_then(|pk| pk.get().parse().ok());
-                    names.learn(&record.model, &user_model(schema), pk, &record.fields);
-                }
-                if round == 0 && turn == 0 {
-                    let text = |name: &str| {
-                        let json = record.fields.get(name)?;
-                        crate::export::fixture::value::unquote(json.get())
-                    };
-                    types.extend(text("app_label").zip(text("model")));
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
-        }
-        let map = ModelMap::resolve(&catalog, schema.introspection.as_deref(), &types)?;
-        let places = catalog.tables.iter().map(|_| Rows::Fixture).collect();
-        let (name, header) = (schema.name.clone(), schema.header.clone());
-        Ok(Prepared { name, header, catalog, map, names, places, has_fixture: true })
-    }
-
     /// The lines of a raw table.
     pub fn each_line(
         &self,
@@ -366,17 +340,6 @@ impl Package {
             take(&line)?;
         }
     }
-}
-
-/// The label of the model of users.
-fn user_model(schema: &Schema) -> String {
-    #[derive(Deserialize)]
-    struct View {
-        user_model: String,
-    }
-    let view: Option<View> =
-        schema.introspection.as_deref().and_then(|json| serde_json::from_str(json).ok());
-    view.map_or_else(|| "auth.user".to_owned(), |view| view.user_model.to_lowercase())
 }
 
 fn document<T: DeserializeOwned>(archived: &Archived, name: &str) -> Result<Option<T>, Failure> {
