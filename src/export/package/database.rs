@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::export::catalog::{Catalog, Table};
 use crate::export::contents::{Contents, Facts, Skipped};
 use crate::export::fixture::Names;
-use crate::export::fixture::write::{FixtureWriter, Written, record_of, spool_failure};
+use crate::export::fixture::write::{FixtureWriter, Form, Written, record_of, spool_failure};
 use crate::export::model_map::{CONTENT_TYPE, ModelMap, PERMISSION, SESSION};
 use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Engine, Field, KeyKind, RowReader};
@@ -147,8 +147,8 @@ fn fixture(
     ctx: &Context,
 ) -> Result<Written, Failure> {
     let mut out = draft.spool.writer();
-    let writer = FixtureWriter::new(&opened.catalog, &opened.map, &opened.names, &mut out);
-    let written = writer.write(contents, &opened.name, ctx)?;
+    let writer = FixtureWriter::new(&opened.catalog, &opened.map, &opened.names, Form::List, &mut out);
+    let written = writer.write(contents, &opened.name, &|_| true, ctx)?;
     let span = out.finish().map_err(spool_failure)?;
     draft.add(layout::FIXTURE, span);
     draft.records = written.counts.iter().map(|(_, count)| count).sum();
