@@ -186,7 +186,7 @@ impl Store {
         let contents = SnapshotContents::new(snapshot).expect("contents");
         let path = self.folder.path().join("package.tar.gz");
         let scratch = self.folder.path().to_owned();
-        let options = ExportOptions { only: None, secrets, level: 6, scratch };
+        let options = ExportOptions::new(secrets, scratch);
         let mut out = fs::File::create(&path).expect("a file");
         let exported = export(&contents, &mut out, &options, &self.ctx).expect("a package");
         (path, exported)

@@ -10,7 +10,10 @@ use crate::cli::output::{count, size};
 use crate::cli::places::lossless;
 use crate::cli::sources::absolute;
 use crate::cli::tarball;
-use crate::export::package::{self, ExportOptions, Exported, SecretsPolicy};
+use crate::export::fixture::write::Form;
+use crate::export::package::{
+    self, ExportOptions, Exported, SecretsPolicy, Selection, Users, Wrapping,
+};
 use crate::export::snapshot::SnapshotContents;
 use crate::hint::Failure;
 use crate::report::Event;
@@ -34,15 +37,51 @@ pub struct Args {
     /// The file to write; `-` is the standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Only this part of the snapshot
+    /// Only this part of the snapshot; of the database, the bare fixture: JSON, or compressed where
+    /// the name of the file ends in .gz
     #[arg(long)]
     only: Option<Only>,
+    #[command(flatten)]
+    selection: SelectionArgs,
     /// Write secrets in the clear: whoever gets the package has them
     #[arg(long)]
     plaintext: bool,
     /// How hard to compress, from 0 to 9
     #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=9))]
     compression_level: u32,
+}
+
+/// What of the database and of the uploads is written.
+#[derive(Debug, clap::Args)]
+struct SelectionArgs {
+    /// Write the fixture also as one record a line, which loaddata reads in little memory; with
+    /// --only database, only so
+    #[arg(long)]
+    jsonl: bool,
+    /// Only records of this model or application, as in auth.group or auth; may be given several
+    /// times
+    #[arg(long, value_name = "APP[.MODEL]")]
+    model: Vec<String>,
+    /// Leave the users out: those where the package goes stay as they are
+    #[arg(long)]
+    exclude_users: bool,
+    /// Write the users, too: accepted, and always done
+    #[arg(long, hide = true, conflicts_with = "exclude_users")]
+    include_users: bool,
+    /// Only uploads below this path, as in documents/2024; may be given several times
+    #[arg(long, value_name = "PATH")]
+    path: Vec<String>,
+}
+
+impl SelectionArgs {
+    fn any(&self) -> bool {
+        self.jsonl || self.exclude_users || !self.model.is_empty() || !self.path.is_empty()
+    }
+
+    fn selection(&self) -> Selection {
+        let users = if self.exclude_users { Users::Excluded } else { Users::Included };
+        Selection { models: self.model.clone(), users, paths: self.path.clone() }
+    }
 }
 
 /// What is written.
@@ -67,8 +106,8 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
             "a migration package is made of a whole snapshot",
             "leave the path out, or write a plain tar with --format tar",
         )),
-        Format::Tar if args.plaintext || args.only.is_some() => Err(usage(
-            "--plaintext and --only are for migration packages",
+        Format::Tar if args.plaintext || args.only.is_some() || args.selection.any() => Err(usage(
+            "--plaintext, --only and what selects records and uploads are for migration packages",
             "leave them out: a tar has everything that the path leads to",
         )),
         Format::Package => as_package(args, &wanted, app),
@@ -113,6 +152,12 @@ fn as_package(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Fai
             Only::Storage => Kind::Storage,
             Only::Configuration => Kind::Configuration,
         }),
+        selection: args.selection.selection(),
+        form: if args.selection.jsonl { Form::Lines } else { Form::List },
+        wrapping: match args.output.extension() {
+            Some(extension) if extension == "gz" => Wrapping::Gzip,
+            _ => Wrapping::None,
+        },
         secrets: if args.plaintext { SecretsPolicy::Plaintext } else { SecretsPolicy::Redact },
         level: args.compression_level,
         scratch: app.scratch_dir()?,

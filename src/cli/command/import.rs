@@ -6,6 +6,7 @@ use super::backup;
 use super::package::{OpenArgs, schema};
 use crate::cli::Done;
 use crate::cli::app::{App, host};
+use crate::export::fixture::read::Salvage;
 use crate::hint::Failure;
 use crate::snapshot::{CaptureOptions, Mode, Parent, Reason, capture};
 
@@ -23,13 +24,19 @@ pub struct Args {
     /// A name for the snapshot; can be given several times
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
+    /// Take what is readable of a damaged package; the snapshot is marked incomplete
+    #[arg(long)]
+    salvage: bool,
     /// Verify and compare everything, but store nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
-    let package = args.open.open(&args.file, app)?;
+    let mut package = args.open.open(&args.file, app)?;
+    if args.salvage {
+        package.salvage = Salvage::Take;
+    }
     let origin = package.metadata.coeval.as_ref();
     let from = match origin {
         Some(origin) => {

@@ -15,6 +15,7 @@ struct Introspection {
     python: Option<String>,
     #[serde(default = "yes")]
     use_tz: bool,
+    user_model: Option<String>,
     models: Vec<ModelView>,
 }
 
@@ -95,6 +96,7 @@ pub(super) fn read(catalog: &Catalog, json: &str) -> Result<ModelMap, Failure> {
     let mut map = ModelMap {
         django: Some(said.django.clone()),
         python: said.python.clone(),
+        users: said.user_model.clone(),
         ..ModelMap::default()
     };
     let real = |model: &&ModelView| !model.proxy && !model.swapped && !model.auto_created;

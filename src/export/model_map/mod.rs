@@ -48,6 +48,8 @@ pub struct ModelMap {
     pub django: Option<String>,
     /// The version of Python, where it is known.
     pub python: Option<String>,
+    /// The label of the model of users, where the application said it.
+    pub users: Option<String>,
 }
 
 /// One model.
@@ -159,6 +161,11 @@ impl ModelMap {
             }
         }
         Ok(map)
+    }
+
+    /// The label of the model of users.
+    pub fn users(&self) -> &str {
+        self.users.as_deref().unwrap_or("auth.user")
     }
 
     /// The model with this label.

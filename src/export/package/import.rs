@@ -9,6 +9,7 @@ use super::read::MemberKind;
 use super::spool::{Span, Spool, SpoolReader};
 use super::verify::{Outcome, Verification, without_rowid};
 use crate::context::Context;
+use crate::export::fixture::read::Salvage;
 use crate::export::fixture::write::spool_failure;
 use crate::hint::{ErrorKind, Failure};
 use crate::report::Event;
@@ -27,20 +28,25 @@ impl Package {
         schema: Option<&Schema>,
         ctx: &Context,
     ) -> Result<Vec<Box<dyn Source>>, Failure> {
+        // What is no fixture, or none with rows, says so itself.
+        self.survey(ctx)?;
         let mut found = Verification::default();
         self.check_package(&mut found, ctx)?;
-        refuse_damage(&found)?;
+        self.refuse_damage(&found)?;
         let mut databases = Vec::new();
         for database in self.databases(schema, ctx)? {
             databases.push(self.database(database, &mut found, ctx)?);
         }
-        refuse_damage(&found)?;
+        self.refuse_damage(&found)?;
+        let damaged = found.checks.iter().filter(|check| check.outcome == Outcome::Damaged);
+        let damaged: Vec<_> = damaged.map(|check| (check.check, check.detail.clone())).collect();
         for check in found.checks.iter().filter(|check| check.outcome == Outcome::Warning) {
             ctx.report(Event::Note(format!("{}: {}", check.check, check.detail)));
         }
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         for database in databases {
-            sources.push(Box::new(database));
+            let damaged = damaged.clone();
+            sources.push(Box::new(PackagedDatabase { damaged, ..database }));
         }
         for files in self.storages()? {
             sources.push(Box::new(files));
@@ -76,10 +82,23 @@ impl Package {
         let rows = database.places.iter().zip(runs).map(|(place, run)| match place {
             Rows::Raw(span, _) => TableRows::Raw(*span),
             Rows::Untold => TableRows::Untold,
-            Rows::Fixture | Rows::None => TableRows::Sorted(run),
+            Rows::Fixture => TableRows::Sorted(run),
         });
         let rows = rows.collect();
-        Ok(PackagedDatabase { database, rows, spool })
+        Ok(PackagedDatabase { database, rows, spool, damaged: Vec::new() })
+    }
+
+    /// A package that is damaged is not imported, unless what is readable of it is to be salvaged.
+    fn refuse_damage(&self, found: &Verification) -> Result<(), Failure> {
+        let damaged = found.checks.iter().find(|check| check.outcome == Outcome::Damaged);
+        let Some(check) = damaged.filter(|_| self.salvage == Salvage::Refuse) else {
+            return Ok(());
+        };
+        let (check, detail) = (check.check, &check.detail);
+        let hint = "see all checks with `coeval package verify`; `coeval import --salvage` takes what \
+                    is readable of a fixture";
+        let text = format!("{check}: {detail}");
+        Err(Failure::message(ErrorKind::Damage, text, Some(hint.to_owned())))
     }
 
     fn storages(&self) -> Result<Vec<PackagedFiles>, Failure> {
@@ -168,18 +187,6 @@ impl Package {
     }
 }
 
-/// A package that is damaged is not imported.
-fn refuse_damage(found: &Verification) -> Result<(), Failure> {
-    let Some(check) = found.checks.iter().find(|check| check.outcome == Outcome::Damaged) else {
-        return Ok(());
-    };
-    Err(Failure::message(
-        ErrorKind::Damage,
-        format!("{}: {}", check.check, check.detail),
-        Some("see all checks with `coeval package verify`".to_owned()),
-    ))
-}
-
 /// Writes sorted rows as one run per table: lengths of key and row, key, row.
 fn runs(
     sorted: &mut Sorted,
@@ -223,6 +230,8 @@ pub struct PackagedDatabase {
     database: Prepared,
     rows: Vec<TableRows>,
     spool: Spool,
+    /// What was damaged in the package, where what is readable is taken: by check.
+    damaged: Vec<(&'static str, String)>,
 }
 
 impl Source for PackagedDatabase {
@@ -237,8 +246,12 @@ impl Source for PackagedDatabase {
     fn begin(
         &mut self,
         _parent: Option<&dyn Parent>,
-        _ctx: &Context,
+        ctx: &Context,
     ) -> Result<Description, Failure> {
+        for (check, reason) in &self.damaged {
+            let item = format!("{check} of the package");
+            ctx.report(Event::Skipped { item, reason: reason.clone() });
+        }
         let told = |(_, rows): &(_, &TableRows)| !matches!(rows, TableRows::Untold);
         let tables = self.database.catalog.tables.iter().zip(&self.rows).filter(told);
         let trees = tables.map(|(table, _)| table.info.clone()).collect();

@@ -20,7 +20,7 @@ pub mod verify;
 pub mod write;
 
 pub use secrets::SecretsPolicy;
-pub use write::{ExportOptions, Exported, export};
+pub use write::{ExportOptions, Exported, Selection, Users, Wrapping, export};
 
 #[cfg(test)]
 mod tests;

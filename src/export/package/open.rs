@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{BufRead as _, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -12,11 +13,12 @@ use super::layout::{
     self, ConfigManifest, FileEntry, Listed, Metadata, Place, Statistics, StoredFile, Tables,
 };
 use super::read::{Archived, Extra, Limits};
+use super::records::Survey;
 use super::spool::Span;
 use crate::context::Context;
 use crate::export::catalog::Catalog;
 use crate::export::fixture::Names;
-use crate::export::fixture::read::{self as fixture, FixtureError, Records};
+use crate::export::fixture::read::{self as fixture, FixtureError, Records, Salvage};
 use crate::export::fixture::write::spool_failure;
 use crate::export::model_map::ModelMap;
 use crate::hint::{ErrorKind, Failure};
@@ -69,6 +71,10 @@ pub struct Package {
     pub tables: Option<Tables>,
     /// `config_manifest.json`.
     pub configuration: ConfigManifest,
+    /// Whether what can be read of it is taken when it is damaged.
+    pub salvage: Salvage,
+    /// What the fixture tells, once it was read.
+    pub(super) surveyed: OnceLock<Survey>,
 }
 
 /// A database of a package, ready to make rows of records.
@@ -101,9 +107,8 @@ pub enum Rows {
     Fixture,
     /// As they are, in this member, so many.
     Raw(Span, u64),
-    /// Nowhere: they were left out.
-    None,
-    /// Not known: the fixture has no record of the table, which is no part of the snapshot then.
+    /// Not known: they were left out, or the fixture of others has none. The table is no part of the
+    /// snapshot.
     Untold,
 }
 
@@ -129,7 +134,9 @@ impl Package {
         let statistics = document(&archived, layout::STATISTICS)?;
         let tables: Option<Tables> = document(&archived, layout::TABLES)?;
         let configuration = document(&archived, layout::CONFIGURATION)?.unwrap_or_default();
-        let package = Self { archived, metadata, statistics, tables, configuration };
+        let (salvage, surveyed) = (Salvage::default(), OnceLock::new());
+        let package =
+            Self { archived, metadata, statistics, tables, configuration, salvage, surveyed };
         let newer = package.metadata.coeval.as_ref().map(|origin| origin.format);
         if let Some(format) = newer.filter(|format| *format != layout::FORMAT) {
             return Err(Failure::message(
@@ -149,7 +156,8 @@ impl Package {
         let span = [layout::FIXTURE, layout::FIXTURE_LINES]
             .into_iter()
             .find_map(|name| self.archived.file(name))?;
-        Some(Records::new(self.archived.spool.open(&span), fixture::Limits::default()))
+        let limits = fixture::Limits::default();
+        Some(Records::new(self.archived.spool.open(&span), limits, self.salvage))
     }
 
     /// Hands over every record of the fixture, with the place where it begins.
@@ -248,7 +256,7 @@ impl Package {
             header: table.header.get().as_bytes().to_vec(),
             estimate: Some(table.records),
         });
-        let catalog = Catalog::read(&header, trees.collect())?;
+        let mut catalog = Catalog::read(&header, trees.collect())?;
         let mut places = Vec::new();
         for table in &catalog.tables {
             let entry = database.tables.iter().find(|entry| entry.name == table.name());
@@ -259,11 +267,20 @@ impl Package {
                     let span = self.archived.file(&name).ok_or_else(|| missing(&name))?;
                     Rows::Raw(span, records)
                 }
-                _ => Rows::None,
+                _ => Rows::Untold,
             });
         }
         let mut names = Names::default();
         let types = self.own_names(&catalog, &places, &mut names)?;
+        let untold = catalog.tables.iter().zip(&places);
+        let untold = untold.filter(|(_, place)| **place == Rows::Untold);
+        let untold: Vec<String> = untold.map(|(table, _)| table.name().to_owned()).collect();
+        let header = if untold.is_empty() {
+            header
+        } else {
+            catalog.header.excluded_tables.extend(untold);
+            catalog.header.to_json()
+        };
         let introspection = database.introspection.as_ref().map(|json| json.get());
         let map = ModelMap::resolve(&catalog, introspection, &types)?;
         Ok(Prepared {

@@ -14,6 +14,7 @@ use super::entries::stays_inside;
 use super::layout;
 use super::spool::{Span, Spool};
 use crate::context::Context;
+use crate::export::fixture::read::{self as fixture, FixtureError, Records, Salvage};
 use crate::hint::{ErrorKind, Hint};
 
 /// The folders and the file at the top of a package.
@@ -162,13 +163,12 @@ impl Archived {
             ctx,
         };
         let start = stream.plain.fill_buf().map_err(|error| damaged(0, &error))?;
-        let first = start.iter().find(|byte| !byte.is_ascii_whitespace()).copied();
         let mut reading =
             Reading { spool, members: BTreeMap::new(), names: 0, pax: Pax::default(), limits };
         if is_tar(start) {
             reading.archive(&mut stream)?;
-        } else if matches!(first, Some(b'[' | b'{')) {
-            let span = reading.copy(&mut stream, u64::MAX)?;
+        } else if is_text(start) {
+            let span = reading.bare(&mut stream)?;
             let member = Member { kind: MemberKind::File(span), mode: 0o644, mtime: 0 };
             reading.members.insert(layout::FIXTURE.to_owned(), member);
         } else {
@@ -221,6 +221,28 @@ impl Read for Stream<'_> {
     }
 }
 
+/// A stream that ends where it is damaged or grows too much, and remembers why.
+struct UpToDamage<'a, 's> {
+    stream: &'a mut Stream<'s>,
+    limits: Limits,
+    end: &'a mut Option<PackageError>,
+}
+
+impl Read for UpToDamage<'_, '_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let end = match self.stream.read(into) {
+            Err(error) if self.stream.ctx.cancel.is_cancelled() => return Err(error),
+            Err(error) => damaged(self.stream.offset, &error),
+            Ok(read) => match self.limits.check(self.stream) {
+                Ok(()) => return Ok(read),
+                Err(error) => error,
+            },
+        };
+        *self.end = Some(end);
+        Ok(0)
+    }
+}
+
 impl Stream<'_> {
     /// The next 512 bytes; `None` at the end.
     fn block(&mut self) -> Result<Option<[u8; 512]>, PackageError> {
@@ -246,6 +268,16 @@ fn damaged(offset: u64, error: &io::Error) -> PackageError {
 
 fn cut(offset: u64) -> PackageError {
     PackageError::Damaged { offset, reason: "it ends in the middle".to_owned() }
+}
+
+/// Whether it may be a fixture, perhaps with something before it, or nothing at all.
+fn is_text(start: &[u8]) -> bool {
+    let valid = match str::from_utf8(start) {
+        Ok(_) => start.len(),
+        Err(error) => error.valid_up_to(),
+    };
+    // A letter of up to four bytes may be cut at the end.
+    valid + 4 > start.len() && !start.contains(&0)
 }
 
 fn is_tar(start: &[u8]) -> bool {
@@ -397,6 +429,30 @@ impl Reading {
         let padding = if size == u64::MAX { 0 } else { size.next_multiple_of(512) - size };
         let padding = usize::try_from(padding).unwrap_or(0);
         stream.read_exact(&mut block[..padding]).map_err(|error| damaged(stream.offset, &error))?;
+        Ok(span)
+    }
+
+    /// A bare fixture. One that is compressed and cut off is taken as far as it goes when that is
+    /// seen in its text, too: then its fault is told with the records that are readable.
+    fn bare(&mut self, stream: &mut Stream<'_>) -> Result<Span, PackageError> {
+        let (mut end, limits) = (None, self.limits);
+        let span = self.spool.copy(&mut UpToDamage { stream, limits, end: &mut end });
+        let span = span.map_err(PackageError::Io)?;
+        match end {
+            None => {}
+            Some(error @ PackageError::Damaged { .. }) => {
+                let text = self.spool.open(&span);
+                let mut records = Records::new(text, fixture::Limits::default(), Salvage::Refuse);
+                loop {
+                    match records.next_record() {
+                        Ok(Some(_)) => {}
+                        Err(FixtureError::Truncated { .. }) => break,
+                        Ok(None) | Err(_) => return Err(error),
+                    }
+                }
+            }
+            Some(error) => return Err(error),
+        }
         Ok(span)
     }
 

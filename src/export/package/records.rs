@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::export::catalog::Catalog;
 use crate::export::fixture::decode::{Decoded, Decoder, Numbers, RecordError};
 use crate::export::fixture::names::candidates;
-use crate::export::fixture::read::{self as fixture, FixtureError, Record};
+use crate::export::fixture::read::{self as fixture, FixtureError, Record, Salvage};
 use crate::export::fixture::{Names, value};
 use crate::export::model_map::{CONTENT_TYPE, ModelMap, PERMISSION};
 use crate::hint::Failure;
@@ -37,16 +37,26 @@ struct Looked {
 
 impl Package {
     /// Makes something of every record of the fixture, on all cores, and hands it over in order,
-    /// with the place where the record begins. Returns how many records there were.
+    /// with the place where the record begins. Returns how many records there were. What cannot be
+    /// read ends it with an error; or, where what is readable is to be salvaged, is passed over and
+    /// handed to `damage`.
     pub fn map_records<T: Send>(
         &self,
         ctx: &Context,
         make: &(dyn Fn(u64, &Record<'_>) -> T + Sync),
         take: &mut dyn FnMut(u64, T) -> Result<(), Failure>,
+        damage: &mut dyn FnMut(FixtureError),
     ) -> Result<u64, Failure> {
         let Some(mut records) = self.fixture() else { return Ok(0) };
         let (mut bytes, mut places) = (Vec::new(), Vec::new());
         let mut count = 0;
+        let mut refuse = |error: FixtureError| match self.salvage {
+            Salvage::Refuse => Err(error),
+            Salvage::Take => {
+                damage(error);
+                Ok(())
+            }
+        };
         loop {
             bytes.clear();
             places.clear();
@@ -75,26 +85,41 @@ impl Package {
                 })
                 .collect();
             for (made, (place, ..)) in made.into_iter().zip(&places) {
-                take(*place, made?)?;
+                match made {
+                    Ok(made) => take(*place, made)?,
+                    Err(error) => refuse(error)?,
+                }
             }
             count += places.len() as u64;
             ctx.report(Event::Progress { items: places.len() as u64, bytes: bytes.len() as u64 });
-            if ended? {
-                return Ok(count);
+            match ended {
+                Ok(false) => {}
+                Ok(true) => {
+                    records.passed_over().map_or(Ok(()), refuse)?;
+                    return Ok(count);
+                }
+                Err(error @ FixtureError::Io(_)) => return Err(error.into()),
+                Err(error) => return refuse(error).map(|()| count).map_err(Failure::from),
             }
         }
     }
 
     /// Reads the fixture once, as far as it tells without any table: how many records of which
     /// model there are, and what it calls by names.
-    pub fn survey(&self, ctx: &Context) -> Result<Survey, Failure> {
+    pub fn survey(&self, ctx: &Context) -> Result<&Survey, Failure> {
+        if let Some(survey) = self.surveyed.get() {
+            return Ok(survey);
+        }
         let mut survey = Survey::default();
+        let mut damage = Faults::default();
         let take = &mut |_, seen: Seen| {
             survey.add(seen);
             Ok(())
         };
-        survey.total = self.map_records(ctx, &|_, record| Seen::of(record), take)?;
-        Ok(survey)
+        let note = &mut |error: FixtureError| damage.add(error.to_string());
+        survey.total = self.map_records(ctx, &|_, record| Seen::of(record), take, note)?;
+        survey.damage = damage;
+        Ok(self.surveyed.get_or_init(|| survey))
     }
 
     /// The database that a fixture of others belongs to: of its tables those that it tells of.
@@ -104,7 +129,7 @@ impl Package {
         let mut names = Names::default();
         let types = survey.names(schema, &mut names);
         let map = ModelMap::resolve(&catalog, schema.introspection.as_deref(), &types)?;
-        self.learn(&survey, &catalog, &map, &mut names, ctx)?;
+        self.learn(survey, &catalog, &map, &mut names, ctx)?;
         let statistics = self.statistics.as_ref().map(|statistics| &statistics.model_counts);
         let told = |label: &str| {
             survey.models.contains_key(label)
@@ -187,17 +212,22 @@ impl Package {
             let values: Vec<_> = columns.into_iter().flatten().filter_map(value).collect();
             Some((record.model.clone(), candidates(catalog, model, record), values, numbered))
         };
-        self.map_records(ctx, &make, &mut |place, made| {
-            let Some((label, called, values, numbered)) = made else { return Ok(()) };
-            let number = numbered.then(|| names.give(&label, place).to_string());
-            for (column, json) in values {
-                let Some(json) = json.or_else(|| number.clone()) else { continue };
-                for name in &called {
-                    names.learn(&label, &column, name.clone(), json.clone());
+        self.map_records(
+            ctx,
+            &make,
+            &mut |place, made| {
+                let Some((label, called, values, numbered)) = made else { return Ok(()) };
+                let number = numbered.then(|| names.give(&label, place).to_string());
+                for (column, json) in values {
+                    let Some(json) = json.or_else(|| number.clone()) else { continue };
+                    for name in &called {
+                        names.learn(&label, &column, name.clone(), json.clone());
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            },
+            &mut |_| {},
+        )?;
         Ok(())
     }
 
@@ -219,28 +249,33 @@ impl Package {
         let (mut faults, mut only_django, mut missing) =
             (Faults::default(), Faults::default(), Faults::default());
         let (mut references, mut numbers) = (References::new(), Numbers::default());
-        let (mut rows, mut checked) = (0_u64, 0);
-        self.map_records(ctx, &make, &mut |_, looked: Looked| {
-            checked += looked.uploads.0;
-            looked.uploads.1.into_iter().for_each(|fault| missing.add(fault));
-            let raw = database.is_raw(&looked.label);
-            match looked.decoded {
-                Ok(decoded) => {
-                    references.add(&decoded)?;
-                    for row in &decoded.rows {
-                        rows += 1;
-                        if database.places[row.table] == Rows::Fixture {
-                            take(row.table, numbers.encode(row))?;
+        let (mut rows, mut checked, mut damaged) = (0_u64, 0, false);
+        self.map_records(
+            ctx,
+            &make,
+            &mut |_, looked: Looked| {
+                checked += looked.uploads.0;
+                looked.uploads.1.into_iter().for_each(|fault| missing.add(fault));
+                let raw = database.is_raw(&looked.label);
+                match looked.decoded {
+                    Ok(decoded) => {
+                        references.add(&decoded)?;
+                        for row in &decoded.rows {
+                            rows += 1;
+                            if database.places[row.table] == Rows::Fixture {
+                                take(row.table, numbers.encode(row))?;
+                            }
                         }
                     }
+                    // Import takes these from the raw table; `loaddata` will stumble over them.
+                    Err(error) if raw => only_django.add(error.to_string()),
+                    Err(error) => faults.add(error.to_string()),
                 }
-                // Import takes these from the raw table; `loaddata` will stumble over them.
-                Err(error) if raw => only_django.add(error.to_string()),
-                Err(error) => faults.add(error.to_string()),
-            }
-            Ok(())
-        })?;
-        let whole = faults.count == 0 && only_django.count == 0;
+                Ok(())
+            },
+            &mut |_| damaged = true,
+        )?;
+        let whole = faults.count == 0 && only_django.count == 0 && !damaged;
         let well = format!("all are rows of their tables: {rows}");
         found.conclude("records", Outcome::Damaged, &faults, well);
         if only_django.count > 0 {
@@ -364,6 +399,8 @@ pub struct Survey {
     pub total: u64,
     /// Per model.
     pub models: BTreeMap<String, Surveyed>,
+    /// What could not be read and was passed over.
+    pub damage: Faults,
     /// Fields that hold lists: perhaps natural keys.
     lists: BTreeSet<(String, String)>,
     /// Content types and permissions, in order.

@@ -284,7 +284,10 @@ impl Package {
             }
             Err(failure) => return Err(failure),
         };
-        let (total, models) = (survey.total, survey.models);
+        let (total, models) = (survey.total, &survey.models);
+        if survey.damage.count > 0 {
+            found.conclude("fixture", Outcome::Damaged, &survey.damage, String::new());
+        }
         found.add("fixture", Outcome::Ok, format!("{total} records of {} models", models.len()));
         let Some(statistics) = &self.statistics else {
             found.add("counts", Outcome::NotChecked, "there is no backup_metadata.json");

@@ -18,23 +18,76 @@ use super::{configuration, database, gzip, scripts};
 use crate::context::Context;
 use crate::export::contents::{Contents, Facts, Skipped};
 use crate::export::fixture::value::quote;
+use crate::export::fixture::write::Form;
 use crate::export::fixture::write::spool_failure;
 use crate::hint::{ErrorKind, Failure};
 use crate::id::hex;
 use crate::source::Kind;
 use crate::source::record::Engine;
 
+/// What of a database and of uploads goes in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Only these models, as `app.model` or `app`; all of them if there are none.
+    pub models: Vec<String>,
+    /// Whether the users go in.
+    pub users: Users,
+    /// Only uploads below these paths, as `documents/2024`; all of them if there are none.
+    pub paths: Vec<String>,
+}
+
+/// Whether the application's users are exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Users {
+    /// They are.
+    #[default]
+    Included,
+    /// They stay at home: those of the target are not to be touched.
+    Excluded,
+}
+
+/// Whether a bare fixture is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wrapping {
+    /// It is plain JSON.
+    #[default]
+    None,
+    /// With gzip.
+    Gzip,
+}
+
 /// How to write a package.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
     /// The part of the snapshot that goes in; `None` for all of it.
     pub only: Option<Kind>,
+    /// What goes in of that.
+    pub selection: Selection,
+    /// The form of the fixture. A package has one list in any case, and [`Form::Lines`] besides.
+    pub form: Form,
+    /// How a fixture on its own is written.
+    pub wrapping: Wrapping,
     /// Whether secrets go in.
     pub secrets: SecretsPolicy,
     /// gzip's level, 0 to 9.
     pub level: u32,
     /// A folder for temporary files, with room for the database.
     pub scratch: PathBuf,
+}
+
+impl ExportOptions {
+    /// A package of everything.
+    pub fn new(secrets: SecretsPolicy, scratch: PathBuf) -> Self {
+        Self {
+            only: None,
+            selection: Selection::default(),
+            form: Form::List,
+            wrapping: Wrapping::None,
+            secrets,
+            level: 6,
+            scratch,
+        }
+    }
 }
 
 /// What a package holds.
@@ -107,7 +160,7 @@ pub fn json_bytes(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Writes the package of a snapshot to `out`. The same snapshot gives the same bytes.
+/// Writes the package of a snapshot to `out`; of its database alone, the fixture. The same snapshot gives the same bytes.
 pub fn export(
     contents: &dyn Contents,
     out: &mut dyn Write,
@@ -115,6 +168,9 @@ pub fn export(
     ctx: &Context,
 ) -> Result<Exported, Failure> {
     let facts = contents.facts();
+    if options.only == Some(Kind::Database) {
+        return database::bare(contents, out, options, ctx);
+    }
     let spool = || Spool::new(&options.scratch).map_err(spool_failure);
     let wants = |kind| options.only.is_none_or(|only| only == kind);
     let mut draft = Draft {
@@ -131,7 +187,7 @@ pub fn export(
         configuration::write(&mut draft, contents, options.secrets, ctx)?;
     }
     if wants(Kind::Database) && facts.of_kind(Kind::Database).next().is_some() {
-        database::write(&mut draft, contents, options.secrets, ctx)?;
+        database::write(&mut draft, contents, options, ctx)?;
     }
     for (name, script) in scripts::ALL {
         draft.add_bytes(name, script.as_bytes())?;
@@ -140,7 +196,8 @@ pub fn export(
         }
     }
     let storage = if wants(Kind::Storage) && facts.of_kind(Kind::Storage).next().is_some() {
-        Some(Uploads::survey(&mut draft, contents, [spool()?, spool()?, spool()?], ctx)?)
+        let spools = [spool()?, spool()?, spool()?];
+        Some(Uploads::survey(&mut draft, contents, &options.selection.paths, spools, ctx)?)
     } else {
         None
     };
@@ -158,9 +215,6 @@ fn assemble(
 ) -> Result<Exported, Failure> {
     let seconds = contents.facts().time.seconds;
     let metadata = metadata(contents.facts(), draft, storage, options)?;
-    let failed = |error: io::Error| {
-        Failure::message(ErrorKind::Failed, format!("the package cannot be written: {error}"), None)
-    };
     ctx.phase("writing the package", None);
     let mut exported = Exported {
         records: draft.records,
@@ -186,6 +240,12 @@ fn assemble(
     })?;
     out.flush().map_err(failed)?;
     Ok(exported)
+}
+
+/// The package cannot be written to where it should go.
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+pub fn failed(error: io::Error) -> Failure {
+    Failure::message(ErrorKind::Failed, format!("the package cannot be written: {error}"), None)
 }
 
 /// `metadata.json`, spooled: the list of members may be long.
@@ -230,7 +290,7 @@ fn metadata(
         export_type: "migration_package",
         database_engine: engine,
         export_options: json!({
-            "include_users": wants(Kind::Database),
+            "include_users": options.selection.users == Users::Included,
             "compress": true,
             "encrypt": false,
             "plaintext_secrets": options.secrets == SecretsPolicy::Plaintext,
