@@ -2,6 +2,7 @@
 //! field and relation: what coeval exports, `loaddata` loads without loss; what `dumpdata` wrote,
 //! coeval imports and restores.
 #![expect(clippy::disallowed_methods, reason = "a test writes files as applications do")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +13,7 @@ use coeval::export::package::verify::Outcome;
 #[path = "common/django.rs"]
 mod django;
 #[path = "common/postgres.rs"]
-#[allow(dead_code, reason = "each file of tests needs a part of it")]
+#[expect(dead_code, reason = "each file of tests needs a part of it")]
 mod postgres;
 use django::{Django, EVERY, Store, differing, unpack};
 use postgres::Database;
@@ -56,7 +57,7 @@ fn lines(text: &str) -> Vec<String> {
 }
 
 /// That the two have the same lines, whatever their order.
-fn same(wanted: Vec<String>, got: Vec<String>) {
+fn same(wanted: &[String], got: &[String]) {
     let lost: Vec<_> = wanted.iter().filter(|line| !got.contains(line)).collect();
     let new: Vec<_> = got.iter().filter(|line| !wanted.contains(line)).collect();
     assert!(lost.is_empty() && new.is_empty(), "lost: {lost:#?}\nnew: {new:#?}");
@@ -79,6 +80,8 @@ const LOSSES: [&str; 11] = [
     "unmapped",
 ];
 
+/// Failures 14, 15, 17, 22 and 44 of the systems before: memberships, numbers, UUIDs, empty texts,
+/// NULL, lists, objects and times come back as they were.
 fn out_and_in(series: &str, engine: Engine) {
     let (store, source) = (Store::new(), Every::new(series, engine, &[]));
     source.django.manage(&["fill"]);
@@ -97,7 +100,7 @@ fn out_and_in(series: &str, engine: Engine) {
         for _ in 0..2 {
             let said = target.manage(&["loaddata", &fixture]);
             assert!(said.contains(&format!("Installed {} object(s)", exported.records)), "{said}");
-            same(lines(&source.django.manage(&["tell"])), lines(&target.manage(&["tell"])));
+            same(&lines_of(&source.django), &lines_of(target));
         }
         if prepare.is_empty() {
             let after = store.capture(target.sources());
@@ -183,7 +186,8 @@ fn records(dump: &str) -> Vec<String> {
 }
 
 /// What stock Django dumped, comes back through import and restore into another database, whose
-/// content types have other numbers, and again into the same.
+/// content types have other numbers, and again into the same. Failures 23 and 25: extra records do
+/// not stay, and sequences stand behind the highest number.
 fn in_and_out(series: &str, engine: Engine, how: &[&str]) {
     let source = Every::new(series, engine, &[]);
     let source = &source.django;
@@ -197,7 +201,9 @@ fn in_and_out(series: &str, engine: Engine, how: &[&str]) {
     for _ in 0..2 {
         operator.does(&["import", &file, "--database", &target.url()]);
         operator.does(&["restore", "latest", "--database", &target.url()]);
-        same(dumped(source), dumped(target));
+        same(&dumped(source), &dumped(target));
+        let more = "from every.models import *; Author.objects.create(name='one more')";
+        target.manage(&["shell", "-c", more]);
     }
 }
 
@@ -223,7 +229,8 @@ fn a_dump_without_numbers_comes_back_with_new_ones() {
     in_and_out("4.2", Engine::Postgres, &["--natural-foreign", "--natural-primary"]);
 }
 
-/// Failures 6 and 7 of the systems before, and 3: dumps that hold less than they seem to.
+/// Failures 3, 6, 7, 13 and 21: dumps that hold less than they seem to are not taken for whole, and
+/// nothing is made up for what they lack.
 #[test]
 fn a_dump_that_is_damaged_is_refused_and_what_is_readable_can_be_salvaged() {
     let source = Every::new("5.2", Engine::Sqlite, &[]);
@@ -300,7 +307,7 @@ fn a_dump_of_one_application_leaves_the_others_alone() {
     ]);
     assert_ne!(before, lines(&source.manage(&["tell"])));
     operator.does(&["restore", "latest", "--database", &source.url()]);
-    same(before, lines(&source.manage(&["tell"])));
+    same(&before, &lines(&source.manage(&["tell"])));
 }
 
 /// Failure 8: the key was left out of the dump because it is the natural key, too.
@@ -336,7 +343,7 @@ fn a_part_is_exported_alone_and_stock_django_loads_it() {
         let target = Every::new("5.2", Engine::Sqlite, &["--shifted"]);
         let file = operator.folder.path().join(name).display().to_string();
         target.django.manage(&["loaddata", &file]);
-        same(lines_of(source), lines_of(&target.django));
+        same(&lines_of(source), &lines_of(&target.django));
     }
     let models = ["--only", "database", "--model", "auth.group", "--model", "every.publisher"];
     operator.does(&[&["export", "latest", "-o", "part.json"], &models[..]].concat());

@@ -55,6 +55,8 @@ fn round_trip(series: &str) {
         ])
     };
     assert_eq!(fingerprint(&source), fingerprint(&target));
+    // Failures 18 and 19: the seals cover plain integers and every microsecond.
+    target.manage(&["verify_audit"]);
     let after = store.capture(target.sources());
     let different = differing(&Store::roots(&before), &Store::roots(&after));
     for table in different.iter().filter_map(|name| name.strip_prefix("database/main/")) {
@@ -62,6 +64,8 @@ fn round_trip(series: &str) {
     }
 }
 
+/// Failure 9: `get_by_natural_key` stands on the class of the roles, not on their manager, and yet
+/// stock Django loads what is exported.
 #[test]
 fn stock_django_loads_what_is_exported() {
     round_trip("5.2");

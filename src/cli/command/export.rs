@@ -41,6 +41,10 @@ pub struct Args {
     /// the name of the file ends in .gz
     #[arg(long)]
     only: Option<Only>,
+    /// Write the fixture also as one record a line, which loaddata reads in little memory; with
+    /// --only database, only so
+    #[arg(long)]
+    jsonl: bool,
     #[command(flatten)]
     selection: SelectionArgs,
     /// Write secrets in the clear: whoever gets the package has them
@@ -54,10 +58,6 @@ pub struct Args {
 /// What of the database and of the uploads is written.
 #[derive(Debug, clap::Args)]
 struct SelectionArgs {
-    /// Write the fixture also as one record a line, which loaddata reads in little memory; with
-    /// --only database, only so
-    #[arg(long)]
-    jsonl: bool,
     /// Only records of this model or application, as in auth.group or auth; may be given several
     /// times
     #[arg(long, value_name = "APP[.MODEL]")]
@@ -75,7 +75,7 @@ struct SelectionArgs {
 
 impl SelectionArgs {
     fn any(&self) -> bool {
-        self.jsonl || self.exclude_users || !self.model.is_empty() || !self.path.is_empty()
+        self.exclude_users || !self.model.is_empty() || !self.path.is_empty()
     }
 
     fn selection(&self) -> Selection {
@@ -106,10 +106,14 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
             "a migration package is made of a whole snapshot",
             "leave the path out, or write a plain tar with --format tar",
         )),
-        Format::Tar if args.plaintext || args.only.is_some() || args.selection.any() => Err(usage(
-            "--plaintext, --only and what selects records and uploads are for migration packages",
-            "leave them out: a tar has everything that the path leads to",
-        )),
+        Format::Tar
+            if args.plaintext || args.only.is_some() || args.jsonl || args.selection.any() =>
+        {
+            Err(usage(
+                "--plaintext, --only and what selects records and uploads are for migration packages",
+                "leave them out: a tar has everything that the path leads to",
+            ))
+        }
         Format::Package => as_package(args, &wanted, app),
         Format::Tar => as_tar(args, &wanted, app),
     }
@@ -153,7 +157,7 @@ fn as_package(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Fai
             Only::Configuration => Kind::Configuration,
         }),
         selection: args.selection.selection(),
-        form: if args.selection.jsonl { Form::Lines } else { Form::List },
+        form: if args.jsonl { Form::Lines } else { Form::List },
         wrapping: match args.output.extension() {
             Some(extension) if extension == "gz" => Wrapping::Gzip,
             _ => Wrapping::None,

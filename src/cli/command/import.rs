@@ -22,7 +22,7 @@ pub struct Args {
     #[command(flatten)]
     open: OpenArgs,
     /// A name for the snapshot; can be given several times
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", default_value = "imported")]
     tag: Vec<String>,
     /// Take what is readable of a damaged package; the snapshot is marked incomplete
     #[arg(long)]

@@ -165,7 +165,10 @@ mod tests {
     }
 
     fn sample(length: usize, seed: u32) -> Vec<u8> {
-        let byte = |at: usize| (at as u32).wrapping_mul(seed).rotate_left(9) as u8 % 23;
+        let byte = |at: usize| {
+            let mixed = (at as u64).wrapping_mul(u64::from(seed)).rotate_left(9);
+            mixed.to_le_bytes()[0] % 23
+        };
         (0..length).map(|at| if at % 5000 < 4000 { byte(at / 7) } else { byte(at) }).collect()
     }
 

@@ -281,7 +281,8 @@ impl Package {
         if only_django.count > 0 {
             found.conclude("records for Django", Outcome::Warning, &only_django, String::new());
         }
-        references.conclude(whole, found)?;
+        // What is not there is only missing where all could be read.
+        references.conclude(if whole { Outcome::Damaged } else { Outcome::Warning }, found)?;
         if database.map.django.is_none() {
             found.add("uploads", Outcome::NotChecked, "which fields name files is not known");
         } else if self.archived.members.keys().any(|name| name.starts_with("storage/")) {
@@ -365,8 +366,8 @@ impl References {
         Ok(())
     }
 
-    /// `whole`: whether all records could be read, so that what is not there is not there.
-    fn conclude(self, whole: bool, found: &mut Verification) -> Result<(), Failure> {
+    /// Tells what refers to nothing as a fault of this weight.
+    fn conclude(self, weight: Outcome, found: &mut Verification) -> Result<(), Failure> {
         let (mut dangling, mut twice) = (Faults::default(), 0);
         let mut defined = Vec::new();
         for entry in self.sorter.finish()? {
@@ -385,7 +386,6 @@ impl References {
             let detail = format!("{twice} records have the key of another one");
             found.add("keys", Outcome::Damaged, detail);
         }
-        let weight = if whole { Outcome::Damaged } else { Outcome::Warning };
         let well = format!("{} references lead to records of the fixture", self.count);
         found.conclude("references", weight, &dangling, well);
         Ok(())

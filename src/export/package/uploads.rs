@@ -10,7 +10,7 @@ use super::layout;
 use super::spool::{Span, Spool, digest};
 use super::write::{Draft, Exported, line};
 use crate::context::Context;
-use crate::export::contents::{Contents, Skipped};
+use crate::export::contents::{Contents, Facts, Skipped};
 use crate::export::fixture::value::quote;
 use crate::export::fixture::write::spool_failure;
 use crate::hint::{ErrorKind, Failure};
@@ -47,15 +47,7 @@ impl Uploads {
         let mut manifest = manifest_spool.writer();
         let mut entries = Spool::clone(&draft.spool);
         let mut others = entries.writer();
-        let mut names: Vec<String> = facts.of_kind(Kind::Storage).map(|s| s.name.clone()).collect();
-        names.sort();
-        if !paths.is_empty() {
-            let reason = format!("only {} was asked for", paths.join(", "));
-            draft.missing.push(Skipped { item: "storage".to_owned(), reason });
-        }
-        let put = |out: &mut dyn Write, text: String| {
-            out.write_all(text.as_bytes()).map_err(spool_failure)
-        };
+        let names = names(draft, facts, paths);
         let created = quote(&facts.time.to_rfc3339());
         put(&mut manifest, format!("{{\n\"created_at\": {created},\n\"files\": {{"))?;
         let (mut first, mut first_other) = (true, true);
@@ -199,6 +191,22 @@ impl Uploads {
         }
         put_manifest(archive).map_err(spool_failure)
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "texts are made where they are put")]
+fn put(out: &mut dyn Write, text: String) -> Result<(), Failure> {
+    out.write_all(text.as_bytes()).map_err(spool_failure)
+}
+
+/// The storages by name. What of them was not asked for is listed as missing.
+fn names(draft: &mut Draft, facts: &Facts, paths: &[String]) -> Vec<String> {
+    if !paths.is_empty() {
+        let reason = format!("only {} was asked for", paths.join(", "));
+        draft.missing.push(Skipped { item: "storage".to_owned(), reason });
+    }
+    let mut names: Vec<String> = facts.of_kind(Kind::Storage).map(|s| s.name.clone()).collect();
+    names.sort();
+    names
 }
 
 /// Whether an entry is below one of the paths, or a folder on the way there.
