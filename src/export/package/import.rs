@@ -69,13 +69,22 @@ impl Package {
             tables.iter().map(|table| table.header.key_fields().unwrap_or_default()).collect();
         let mut sorter = Sorter::new(BUDGET, Duplicates::Merge);
         let mut under = Vec::new();
+        let mut highest = vec![0; tables.len()];
         let take = &mut |index: usize, row: &[u8]| {
             under.clear();
             under.extend_from_slice(&u32::try_from(index).unwrap_or(u32::MAX).to_be_bytes());
             key::push_of_row(&mut under, row, &key_fields[index])?;
+            if let Some([Field::Integer(number)]) = key::decode(&under[4..]).as_deref() {
+                highest[index] = (*number).max(highest[index]);
+            }
             Ok(sorter.push(&under, row)?)
         };
         self.check_database(&database, found, take, ctx)?;
+        let mut database = database;
+        if self.tables.is_none() {
+            database.raise_sequences(&highest);
+        }
+        let tables = &database.catalog.tables;
         let mut spool = self.archived.spool.clone();
         // Records with equal keys are damage, which is told with the other checks.
         let runs = runs(&mut sorter.finish()?, tables.len(), &mut spool)?;
@@ -106,8 +115,7 @@ impl Package {
         let mut faults = Vec::new();
         let mut listed = std::collections::BTreeMap::new();
         self.each_stored(&mut |path, stored| {
-            let path = path.strip_prefix("storage/").unwrap_or(&path).to_owned();
-            listed.insert(path, stored);
+            listed.insert(self.stored_member(&path), stored);
         })?;
         for (name, member) in &self.archived.members {
             let Some((source, path)) =
@@ -116,7 +124,7 @@ impl Package {
                 continue;
             };
             let MemberKind::File(span) = member.kind else { continue };
-            let stored = listed.get(&format!("{source}/{path}"));
+            let stored = listed.get(name);
             let entry = file_entry(stored, member.mode, member.mtime);
             let files = source_named(&mut sources, Kind::Storage, source);
             files.push(path, entry, Some(span), &mut faults);

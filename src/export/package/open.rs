@@ -1,5 +1,6 @@
 //! A package, opened: its documents read, and what is needed to make rows of its records.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Read};
 use std::ops::ControlFlow;
@@ -16,7 +17,7 @@ use super::read::{Archived, Extra, Limits};
 use super::records::Survey;
 use super::spool::Span;
 use crate::context::Context;
-use crate::export::catalog::Catalog;
+use crate::export::catalog::{Catalog, Table};
 use crate::export::fixture::Names;
 use crate::export::fixture::read::{self as fixture, FixtureError, Records, Salvage};
 use crate::export::fixture::write::spool_failure;
@@ -113,6 +114,21 @@ pub enum Rows {
 }
 
 impl Prepared {
+    /// Puts the sequences behind the highest number of each table: a fixture of others does not
+    /// tell of them, and those of the database given know nothing of its records.
+    pub fn raise_sequences(&mut self, highest: &[i64]) {
+        let tables = self.catalog.tables.iter().map(Table::name).zip(highest);
+        let highest: HashMap<&str, i64> = tables.map(|(name, highest)| (name, *highest)).collect();
+        for sequence in &mut self.catalog.header.sequences {
+            let table = sequence.owned_by_table.as_ref().unwrap_or(&sequence.name);
+            let number = highest.get(table.as_str()).copied().unwrap_or(0);
+            if number > 0 && number >= sequence.last_value {
+                (sequence.last_value, sequence.is_called) = (number, true);
+            }
+        }
+        self.header = self.catalog.header.to_json();
+    }
+
     /// Whether the records of this model are taken from elsewhere than the fixture.
     pub fn is_raw(&self, label: &str) -> bool {
         let table = self.map.model(label).map(|model| model.table.as_str());
@@ -180,6 +196,16 @@ impl Package {
     /// The members that `metadata.json` lists, one after the other.
     pub fn each_listed(&self, take: &mut dyn FnMut(String, Listed)) -> Result<(), Failure> {
         self.stream(layout::METADATA, &["coeval", "members"], take)
+    }
+
+    /// The member that `storage/manifest.json` calls so: below `storage/`, which some writers say
+    /// and others do not, and which may also be the name of a folder there.
+    pub fn stored_member(&self, path: &str) -> String {
+        let member = format!("storage/{path}");
+        if path.starts_with("storage/") && self.archived.file(&member).is_none() {
+            return path.to_owned();
+        }
+        member
     }
 
     /// The uploads that `storage/manifest.json` lists.

@@ -218,7 +218,7 @@ impl Package {
         }
         let (mut faults, mut listed) = (Faults::default(), HashSet::new());
         self.each_stored(&mut |path, stored| {
-            let name = format!("storage/{}", path.strip_prefix("storage/").unwrap_or(&path));
+            let name = self.stored_member(&path);
             match self.archived.file(&name) {
                 None => faults.add(format!("{name} is missing")),
                 Some(span) if span.length != stored.size => {
