@@ -55,5 +55,6 @@ bench: ## measures the parts, growth, and whole processes beside the peers that 
 	@benches/growth.sh "$${CARGO_TARGET_DIR:-target}/release/coeval"
 	@benches/databases.sh "$${CARGO_TARGET_DIR:-target}/release/coeval"
 	@benches/outage.sh "$${CARGO_TARGET_DIR:-target}/release/coeval"
+	@benches/package.sh "$${CARGO_TARGET_DIR:-target}/release/coeval"
 	@PATH="$$(scripts/cache.sh)/bin:$$PATH" \
 	  benches/peers.sh "$${CARGO_TARGET_DIR:-target}/release/coeval" $(TREES)

@@ -6,7 +6,7 @@
 #   scripts/install.sh test       all of it, gnupg, git, and what files are tested with: rsync, setfacl,
 #                               bsdtar, fusermount3, file
 #   scripts/install.sh check      to build, and cargo-deny, built once into the build cache
-#   scripts/install.sh bench      to build, and what is measured against: restic, borg, PostgreSQL, GNU time
+#   scripts/install.sh bench      to build, and what is measured against: restic, borg, PostgreSQL, pigz, GNU time
 #   scripts/install.sh peers      the same, and rustic and bupstash, built once into the build cache
 # Nothing missing: silent and quick. Tested on Debian and Ubuntu; dnf, pacman and brew as far as known.
 set -euo pipefail
@@ -17,7 +17,7 @@ case ${1:-} in
   postgres) wanted="postgres" ;;
   test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl bsdtar fusermount3 file strace" ;;
   check) wanted="cc c++ clang libclang" ;;
-  bench) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time" ;;
+  bench) wanted="cc c++ clang libclang python3 venv sqlite3 postgres restic borg rsync time pigz" ;;
   peers) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time pkg-config libsodium" ;;
   *) echo "usage: scripts/install.sh build|demo|postgres|test|check|bench|peers" >&2; exit 2 ;;
 esac

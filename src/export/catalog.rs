@@ -43,6 +43,11 @@ impl Catalog {
         self.header.engine
     }
 
+    /// The place of the table with this name in their order.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     /// The table with this name.
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.by_name.get(name).map(|&index| &self.tables[index])
@@ -68,7 +73,8 @@ impl Catalog {
 }
 
 impl Table {
-    fn read(info: TreeInfo) -> Result<Self, Failure> {
+    /// Reads the header of a table.
+    pub fn read(info: TreeInfo) -> Result<Self, Failure> {
         let header = TableHeader::from_json(&info.header)?;
         let columns = header.stored_columns().cloned().collect();
         Ok(Self { info, header, columns })

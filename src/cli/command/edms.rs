@@ -82,20 +82,17 @@ pub fn create_backup(args: &CreateBackup, app: &App) -> Result<Done, Failure> {
     let captured = backup::take(&typed(&[])?, app)?;
     let Some(id) = captured.id else { return backup::show(&captured, app) };
     let id = id.to_string();
-    let (format, only, default) = match args.r#type {
-        Type::Export => ("package", None, "migration_package.tar.gz"),
-        Type::Database => ("fixture", None, "database_backup.json"),
-        Type::Files => ("package", Some("storage"), "files_backup.tar.gz"),
+    let (only, default) = match args.r#type {
+        Type::Export => (None, "migration_package.tar.gz"),
+        Type::Database => (Some("database"), "database_backup.json"),
+        Type::Files => (Some("storage"), "files_backup.tar.gz"),
     };
     let output = args.output.as_deref().map_or(Ok(default), text)?;
-    let mut line = vec![id.as_str(), "--format", format, "--output", output];
+    let mut line = vec![id.as_str(), "--output", output];
     let mut new = format!("`coeval backup` and `coeval export latest -o {output}`");
     if let Some(only) = only {
         line.extend(["--only", only]);
         new = new.replace(" -o", &format!(" --only {only} -o"));
-    }
-    if format == "fixture" {
-        new = new.replace(" -o", " --format fixture -o");
     }
     told(app, "create_backup", &new);
     backup::show(&captured, app)?;

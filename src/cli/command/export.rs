@@ -3,8 +3,6 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use flate2::{Compression, GzBuilder};
-
 use crate::cli::Done;
 use crate::cli::app::App;
 use crate::cli::error::{OutputError, failed, usage};
@@ -13,7 +11,8 @@ use crate::cli::places::lossless;
 use crate::cli::sealing::SealArgs;
 use crate::cli::sources::absolute;
 use crate::cli::tarball;
-use crate::export::package::{self, ExportOptions, Exported};
+use crate::export::fixture::write::Form;
+use crate::export::package::{self, ExportOptions, Exported, Selection, Users, Wrapping};
 use crate::export::snapshot::SnapshotContents;
 use crate::hint::Failure;
 use crate::report::Event;
@@ -32,16 +31,22 @@ pub struct Args {
     /// The snapshot and, for a plain tar, perhaps a path in it: latest:/storage/documents
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = lossless())]
     pub place: String,
-    /// What to write: a migration package, the database's fixture alone (gzip-compressed where the
-    /// file's name ends in .gz), or a plain tar
+    /// What to write: a migration package, or a plain tar
     #[arg(long, value_name = "FORMAT", default_value = "package")]
     pub format: Format,
     /// The file to write; `-` is the standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Only this part of the snapshot
+    /// Only this part of the snapshot; of the database, the bare fixture: JSON, or compressed where
+    /// the name of the file ends in .gz
     #[arg(long)]
     pub only: Option<Only>,
+    /// Write the fixture also as one record a line, which loaddata reads in little memory; with
+    /// --only database, only so
+    #[arg(long)]
+    jsonl: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
     #[command(flatten)]
     seal: SealArgs,
     /// How hard to compress, from 0 to 9
@@ -49,11 +54,39 @@ pub struct Args {
     compression_level: u32,
 }
 
+/// What of the database and of the uploads is written.
+#[derive(Debug, clap::Args)]
+struct SelectionArgs {
+    /// Only records of this model or application, as in auth.group or auth; may be given several
+    /// times
+    #[arg(long, value_name = "APP[.MODEL]")]
+    model: Vec<String>,
+    /// Leave the users out: those where the package goes stay as they are
+    #[arg(long)]
+    exclude_users: bool,
+    /// Write the users, too: accepted, and always done
+    #[arg(long, hide = true, conflicts_with = "exclude_users")]
+    include_users: bool,
+    /// Only uploads below this path, as in documents/2024; may be given several times
+    #[arg(long, value_name = "PATH")]
+    path: Vec<String>,
+}
+
+impl SelectionArgs {
+    fn any(&self) -> bool {
+        self.exclude_users || !self.model.is_empty() || !self.path.is_empty()
+    }
+
+    fn selection(&self) -> Selection {
+        let users = if self.exclude_users { Users::Excluded } else { Users::Included };
+        Selection { models: self.model.clone(), users, paths: self.path.clone() }
+    }
+}
+
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     Package,
-    Fixture,
     Tar,
 }
 
@@ -68,15 +101,19 @@ pub enum Only {
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let wanted = SnapshotPath::parse(&args.place);
     match args.format {
-        Format::Package | Format::Fixture if !wanted.path.is_empty() => Err(usage(
+        Format::Package if !wanted.path.is_empty() => Err(usage(
             "a migration package is made of a whole snapshot",
             "leave the path out, or write a plain tar with --format tar",
         )),
-        Format::Tar | Format::Fixture if args.seal.any() || args.only.is_some() => Err(usage(
-            "seals, secrets and --only are for migration packages",
-            "leave them out: a tar has everything that the path leads to, a fixture all records",
-        )),
-        Format::Fixture => as_fixture(args, &wanted, app),
+        Format::Tar
+            if args.seal.any() || args.only.is_some() || args.jsonl || args.selection.any() =>
+        {
+            Err(usage(
+                "seals, secrets, --only and what selects records and uploads are for migration \
+                 packages",
+                "leave them out: a tar has everything that the path leads to",
+            ))
+        }
         Format::Package => as_package(args, &wanted, app),
         Format::Tar => as_tar(args, &wanted, app),
     }
@@ -108,35 +145,6 @@ fn as_tar(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure
     Ok(written.done)
 }
 
-fn as_fixture(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure> {
-    let repo = app.open()?;
-    let snapshot = app.snapshot(&repo, &wanted.snapshot)?;
-    let complete = snapshot.manifest.is_complete();
-    let contents = SnapshotContents::new(snapshot)?;
-    let compressed = args.output.extension().is_some_and(|extension| extension == "gz");
-    let write = |out: &mut dyn Write| {
-        if !compressed {
-            return package::bare_fixture(&contents, out, &app.ctx);
-        }
-        let level = Compression::new(args.compression_level);
-        let mut gzip = GzBuilder::new().operating_system(255).write(out, level);
-        let exported = package::bare_fixture(&contents, &mut gzip, &app.ctx)?;
-        gzip.finish().map_err(|error| failed(format!("the fixture cannot be written: {error}")))?;
-        Ok(exported)
-    };
-    if args.output == Path::new("-") {
-        let mut out = BufWriter::new(std::io::stdout().lock());
-        write(&mut out)?;
-        out.flush().map_err(OutputError)?;
-    } else {
-        let path = absolute(&args.output)?;
-        let exported = into_file(&path, |out| write(out))?;
-        app.progress.finish();
-        show(&exported, &path, app)?;
-    }
-    Ok(if complete { Done::Fully } else { Done::Incompletely })
-}
-
 fn as_package(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Failure> {
     let secrets = args.seal.policy()?;
     let repo = app.open()?;
@@ -149,6 +157,12 @@ fn as_package(args: &Args, wanted: &SnapshotPath, app: &App) -> Result<Done, Fai
             Only::Storage => Kind::Storage,
             Only::Configuration => Kind::Configuration,
         }),
+        selection: args.selection.selection(),
+        form: if args.jsonl { Form::Lines } else { Form::List },
+        wrapping: match args.output.extension() {
+            Some(extension) if extension == "gz" => Wrapping::Gzip,
+            _ => Wrapping::None,
+        },
         secrets,
         seal: args.seal.seal(app)?,
         level: args.compression_level,

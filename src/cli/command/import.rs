@@ -8,6 +8,7 @@ use crate::cli::app::{App, host};
 use crate::cli::config::dereference;
 use crate::cli::error::usage;
 use crate::cli::{Done, loading};
+use crate::export::fixture::read::Salvage;
 use crate::export::package::open::{Package, Schema};
 use crate::hint::Failure;
 use crate::report::Event;
@@ -30,8 +31,11 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     load_into: Option<String>,
     /// A name for the snapshot; can be given several times
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", default_value = "imported")]
     tag: Vec<String>,
+    /// Take what is readable of a damaged package; the snapshot is marked incomplete
+    #[arg(long)]
+    salvage: bool,
     /// Verify and compare everything, but store nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -77,7 +81,10 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
 
 /// Verifies the package and takes its snapshot.
 pub fn take(args: &Args, app: &App) -> Result<Captured, Failure> {
-    let package = args.open.open(&args.file, app)?;
+    let mut package = args.open.open(&args.file, app)?;
+    if args.salvage {
+        package.salvage = Salvage::Take;
+    }
     let origin = package.metadata.coeval.as_ref();
     let from = match origin {
         Some(origin) => {

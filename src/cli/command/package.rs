@@ -81,10 +81,7 @@ pub fn schema(url: Option<&str>, app: &App) -> Result<Option<Schema>, Failure> {
         }
     }
     let mut source = url.source(&name, Vec::new(), None)?;
-    let description = source.begin(None, &app.ctx)?;
-    source.end()?;
-    let (header, trees) = (description.header, description.trees);
-    Ok(Some(Schema { name, header, trees, introspection }))
+    Ok(Some(Schema::of(&mut *source, introspection, &app.ctx)?))
 }
 
 pub fn run(command: &Command, app: &App) -> Result<Done, Failure> {

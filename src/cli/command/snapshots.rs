@@ -79,7 +79,7 @@ fn contents(manifest: &Manifest) -> String {
         Reason::BeforeRestore { of, .. } => {
             text += &[" (before the restore of ", &of.short(), ")"].concat();
         }
-        Reason::Import { .. } => text.push_str(" (imported)"),
+        Reason::Import { origin } => text += &[" (imported: ", origin, ")"].concat(),
         Reason::Transaction { after, transactions, .. } => {
             text += &[" (", &transactions.to_string(), " transactions after ", &after.short(), ")"]
                 .concat();

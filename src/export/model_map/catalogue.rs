@@ -202,6 +202,7 @@ fn model(
         provenance,
         pk: table.header.key.iter().filter_map(|name| table.column(name)).collect(),
         fields: fields.collect(),
+        computed: Vec::new(),
     }
 }
 

@@ -15,6 +15,7 @@ struct Introspection {
     python: Option<String>,
     #[serde(default = "yes")]
     use_tz: bool,
+    user_model: Option<String>,
     models: Vec<ModelView>,
 }
 
@@ -47,11 +48,18 @@ struct FieldView {
     internal_type: String,
     #[serde(default)]
     base_type: String,
+    base_field: Option<Box<ElementView>>,
     #[serde(default)]
     generated: bool,
     #[serde(default)]
     custom_value_to_string: bool,
     target: Option<TargetView>,
+}
+
+/// What the elements of an array are.
+#[derive(Deserialize)]
+struct ElementView {
+    base_field: Option<Box<Self>>,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +96,7 @@ pub(super) fn read(catalog: &Catalog, json: &str) -> Result<ModelMap, Failure> {
     let mut map = ModelMap {
         django: Some(said.django.clone()),
         python: said.python.clone(),
+        users: said.user_model.clone(),
         ..ModelMap::default()
     };
     let real = |model: &&ModelView| !model.proxy && !model.swapped && !model.auto_created;
@@ -119,11 +128,12 @@ fn model(
 ) -> Result<Model, String> {
     let column = |name: &str| table.column(name).ok_or_else(|| name.to_owned());
     let pk = view.pk.columns.iter().map(|name| column(name)).collect::<Result<Vec<_>, _>>()?;
-    let mut fields = Vec::new();
+    let (mut fields, mut computed) = (Vec::new(), Vec::new());
     for field in &view.fields {
         let Some(name) = &field.column else { continue };
         // What the database computes is in no row, and `loaddata` must not set it.
         if field.generated {
+            computed.push(field.name.clone());
             continue;
         }
         let index = column(name)?;
@@ -132,6 +142,9 @@ fn model(
             Engine::Postgresql => Shape::of_postgres(declared),
             Engine::Sqlite => Shape::of_sqlite(declared, Some(internal_type(field))),
         };
+        if let (Shape::Array(of), Some(elements)) = (&shape, &field.base_field) {
+            shape = Shape::Array(Box::new(dimensions(of, elements)));
+        }
         if shape == Shape::Instant && catalog.engine() == Engine::Sqlite && !said.use_tz {
             shape = Shape::Local;
         }
@@ -150,7 +163,15 @@ fn model(
     }
     fields.sort_by_key(|field| field.column);
     let (label, table) = (view.label.clone(), view.table.clone());
-    Ok(Model { label, table, provenance: Provenance::Introspection, pk, fields })
+    Ok(Model { label, table, provenance: Provenance::Introspection, pk, fields, computed })
+}
+
+/// The elements of an array, which may be arrays: PostgreSQL's type is the same for both.
+fn dimensions(of: &Shape, elements: &ElementView) -> Shape {
+    match &elements.base_field {
+        Some(below) => Shape::Array(Box::new(dimensions(of, below))),
+        None => of.clone(),
+    }
 }
 
 /// A field of the application's own class may call itself anything; Django's class below it

@@ -48,6 +48,8 @@ pub struct ModelMap {
     pub django: Option<String>,
     /// The version of Python, where it is known.
     pub python: Option<String>,
+    /// The label of the model of users, where the application said it.
+    pub users: Option<String>,
 }
 
 /// One model.
@@ -63,6 +65,8 @@ pub struct Model {
     pub pk: Vec<usize>,
     /// What its records' fields are, in the order of the columns.
     pub fields: Vec<Field>,
+    /// Fields that the database computes: fixtures may have them, rows do not.
+    pub computed: Vec<String>,
 }
 
 /// One field of a model.
@@ -119,6 +123,15 @@ pub const PERMISSION: &str = "auth.permission";
 /// Sessions: who holds one is logged in, so they stay at home.
 pub const SESSION: &str = "sessions.session";
 
+impl Model {
+    /// The column of a key that is one number of the record's own, which can be given anew.
+    pub fn number(&self) -> Option<usize> {
+        let [only] = self.pk.as_slice() else { return None };
+        let field = self.fields.iter().find(|field| field.column == *only)?;
+        (field.shape == Shape::Integer && field.target.is_none()).then_some(*only)
+    }
+}
+
 impl ModelMap {
     /// The map of a database from its captured introspection, if any, and the `(app_label,
     /// model)` of its content types.
@@ -148,6 +161,11 @@ impl ModelMap {
             }
         }
         Ok(map)
+    }
+
+    /// The label of the model of users.
+    pub fn users(&self) -> &str {
+        self.users.as_deref().unwrap_or("auth.user")
     }
 
     /// The model with this label.

@@ -1,11 +1,9 @@
-//! Writes a gzip-compressed tar that is the same byte for byte wherever it is written: plain
-//! ustar, owner root, the times it is told, one gzip header without name or time. A PAX header
-//! (POSIX.1-2001) stands only before a member that ustar cannot name or whose size it cannot hold.
+//! Writes a tar that is the same byte for byte wherever it is written: plain ustar, owner root, the
+//! times it is told. A PAX header (POSIX.1-2001) stands only before a member that ustar cannot name
+//! or whose size it cannot hold.
 
 use std::io::{self, Read, Write};
 
-use flate2::write::GzEncoder;
-use flate2::{Compression, GzBuilder};
 use tar::{EntryType, Header};
 
 use super::spool::BLOCK;
@@ -22,17 +20,15 @@ pub enum Member<'a> {
     Link(&'a [u8]),
 }
 
-/// A tar.gz being written.
+/// A tar being written.
 pub struct Archive<W: Write> {
-    gzip: GzEncoder<W>,
+    out: W,
 }
 
 impl<W: Write> Archive<W> {
-    /// Begins an archive; `level` is gzip's, 0 to 9.
-    pub fn new(out: W, level: u32) -> Self {
-        // 255 is "unknown operating system" (RFC 1952): the same on every machine.
-        let gzip = GzBuilder::new().operating_system(255).write(out, Compression::new(level));
-        Self { gzip }
+    /// Begins an archive.
+    pub const fn new(out: W) -> Self {
+        Self { out }
     }
 
     /// Writes a member. The content must have exactly the bytes that [`Member::File`] says.
@@ -77,7 +73,7 @@ impl<W: Write> Archive<W> {
         if !pax.is_empty() {
             self.extended(&pax, seconds)?;
         }
-        self.gzip.write_all(header.as_bytes())?;
+        self.out.write_all(header.as_bytes())?;
         self.content(content, size)
     }
 
@@ -92,29 +88,28 @@ impl<W: Write> Archive<W> {
         header.set_size(records.len() as u64);
         header.set_entry_type(EntryType::XHeader);
         header.set_cksum();
-        self.gzip.write_all(header.as_bytes())?;
+        self.out.write_all(header.as_bytes())?;
         self.content(&mut &records[..], records.len() as u64)
     }
 
-    /// Content in full blocks, so that what is compressed at once never depends on how the
-    /// content arrives, and padding to the next 512 bytes.
+    /// Content, and padding to the next 512 bytes.
     fn content(&mut self, content: &mut dyn Read, size: u64) -> io::Result<()> {
         let mut block = vec![0; BLOCK.min(usize::try_from(size).unwrap_or(BLOCK))];
         let mut left = size;
         while left > 0 {
             let next = block.len().min(usize::try_from(left).unwrap_or(BLOCK));
             content.read_exact(&mut block[..next])?;
-            self.gzip.write_all(&block[..next])?;
+            self.out.write_all(&block[..next])?;
             left -= next as u64;
         }
         let padding = usize::try_from(size.next_multiple_of(512) - size).unwrap_or(0);
-        self.gzip.write_all(&[0; 512][..padding])
+        self.out.write_all(&[0; 512][..padding])
     }
 
     /// Ends the archive and gives back what it was written to, not yet flushed.
     pub fn finish(mut self) -> io::Result<W> {
-        self.gzip.write_all(&[0; 1024])?;
-        self.gzip.finish()
+        self.out.write_all(&[0; 1024])?;
+        Ok(self.out)
     }
 }
 
@@ -141,7 +136,7 @@ mod tests {
         }
         let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i.wrapping_mul(i) % 255) as u8).collect();
         let write = |content: &mut dyn Read| {
-            let mut archive = Archive::new(Vec::new(), 6);
+            let mut archive = Archive::new(Vec::new());
             archive.append(b"a", Member::File(300_000), 0o644, 9, content).unwrap();
             archive.finish().unwrap()
         };
@@ -150,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_content_that_ends_early_is_an_error() {
-        let mut archive = Archive::new(Vec::new(), 6);
+        let mut archive = Archive::new(Vec::new());
         assert!(archive.append(b"a", Member::File(3), 0o644, 0, &mut &b"ab"[..]).is_err());
     }
 }

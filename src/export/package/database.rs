@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, BufWriter, Write};
 
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::gzip;
 use super::layout::{self, DatabaseTables, Place, Statistics, TableEntry, Tables};
 use super::secrets::SecretsPolicy;
-use super::write::{Draft, Exported, json_bytes};
+use super::write::{
+    Draft, ExportOptions, Exported, Selection, Users, Wrapping, failed, json_bytes,
+};
 use crate::context::Context;
 use crate::export::catalog::{Catalog, Table};
 use crate::export::contents::{Contents, Facts, Skipped};
 use crate::export::fixture::Names;
-use crate::export::fixture::write::{FixtureWriter, Written, record_of, spool_failure};
-use crate::export::model_map::{CONTENT_TYPE, ModelMap, PERMISSION, SESSION};
+use crate::export::fixture::write::{FixtureWriter, Form, Written, record_of, spool_failure};
+use crate::export::model_map::{CONTENT_TYPE, Model, ModelMap, PERMISSION, SESSION};
 use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Engine, Field, KeyKind, RowReader};
 use crate::source::{Kind, key};
@@ -96,51 +99,11 @@ fn rows(
     Ok(())
 }
 
-/// The databases of a snapshot; first the one in the fixture: that is called the main one, or the
-/// first.
-fn databases(facts: &Facts) -> Vec<&str> {
-    let mut names: Vec<&str> = facts.of_kind(Kind::Database).map(|s| s.name.as_str()).collect();
-    if let Some(main) = names.iter().position(|name| matches!(*name, "main" | "default")) {
-        names.swap(0, main);
-    }
-    names
-}
-
-/// Writes the fixture alone, as `dumpdata` does: what no model maps is not in it, and listed.
-pub fn bare_fixture(
-    contents: &dyn Contents,
-    out: &mut dyn Write,
-    ctx: &Context,
-) -> Result<Exported, Failure> {
-    let facts = contents.facts();
-    let names = databases(facts);
-    let Some(name) = names.first() else {
-        let hint = "see what it has with `coeval ls`".to_owned();
-        return Err(Failure::message(ErrorKind::Usage, "it has no database", Some(hint)));
-    };
-    let opened = Opened::new(contents, facts, name)?;
-    ctx.phase(format!("exporting database {name}"), None);
-    let writer = FixtureWriter::new(&opened.catalog, &opened.map, &opened.names, &mut *out);
-    let written = writer.write(contents, name, ctx)?;
-    out.flush().map_err(spool_failure)?;
-    let leave_out = |item: String, reason: &str| Skipped { item, reason: reason.to_owned() };
-    let unmapped = opened.map.unmapped.iter();
-    let others = names[1..].iter();
-    Ok(Exported {
-        records: written.counts.iter().map(|(_, count)| count).sum(),
-        missing: unmapped
-            .map(|(table, why)| leave_out(format!("database/{name}/{table}"), why))
-            .chain(others.map(|name| leave_out(format!("database/{name}"), "a fixture holds one")))
-            .collect(),
-        ..Exported::default()
-    })
-}
-
 /// Writes the members of `database/`.
 pub fn write(
     draft: &mut Draft,
     contents: &dyn Contents,
-    secrets: SecretsPolicy,
+    options: &ExportOptions,
     ctx: &Context,
 ) -> Result<(), Failure> {
     let facts = contents.facts();
@@ -150,8 +113,13 @@ pub fn write(
     for (index, name) in names.iter().enumerate() {
         let opened = Opened::new(contents, facts, name)?;
         ctx.phase(format!("exporting database {name}"), None);
-        let written = if index == 0 { Some(fixture(draft, contents, &opened, ctx)?) } else { None };
-        tables.databases.push(raw(draft, contents, &opened, written.as_ref(), secrets, ctx)?);
+        let wanted = Wanted { selection: &options.selection, opened: &opened };
+        let written = match index {
+            0 => Some(fixture(draft, contents, &wanted, options.form, ctx)?),
+            _ => None,
+        };
+        let secrets = options.secrets;
+        tables.databases.push(raw(draft, contents, &wanted, written.as_ref(), secrets, ctx)?);
         if let Some(written) = written {
             statistics(draft, facts, &opened, &written)?;
             let sql = sequences(&opened, &written);
@@ -176,31 +144,157 @@ pub fn write(
     Ok(())
 }
 
+/// The databases by name. The package has one fixture: of the database that is called the main one,
+/// or the first.
+fn databases(facts: &Facts) -> Vec<&str> {
+    let mut names: Vec<&str> = facts.of_kind(Kind::Database).map(|s| s.name.as_str()).collect();
+    if let Some(main) = names.iter().position(|name| matches!(*name, "main" | "default")) {
+        names.swap(0, main);
+    }
+    names
+}
+
+/// Writes the fixture alone.
+pub fn bare(
+    contents: &dyn Contents,
+    out: &mut dyn Write,
+    options: &ExportOptions,
+    ctx: &Context,
+) -> Result<Exported, Failure> {
+    let facts = contents.facts();
+    let Some(name) = databases(facts).first().copied() else {
+        let text = "the snapshot has no database";
+        return Err(Failure::message(ErrorKind::Usage, text, None));
+    };
+    let opened = Opened::new(contents, facts, name)?;
+    let wanted = Wanted { selection: &options.selection, opened: &opened };
+    wanted.refuse_unknown()?;
+    ctx.phase(format!("exporting database {name}"), None);
+    let write = |out: &mut dyn Write| {
+        let mut out = BufWriter::with_capacity(1 << 16, out);
+        let (catalog, map, names) = (&opened.catalog, &opened.map, &opened.names);
+        let writer = FixtureWriter::new(catalog, map, names, options.form, &mut out);
+        let written = writer.write(contents, name, &|model| wanted.model(model), ctx)?;
+        out.flush().map_err(failed)?;
+        Ok(written)
+    };
+    let written = match options.wrapping {
+        Wrapping::None => write(out)?,
+        Wrapping::Gzip => gzip::compress(out, options.level, failed, write)?,
+    };
+    out.flush().map_err(failed)?;
+    let tables = opened.catalog.tables.iter();
+    let left = tables.filter_map(|table| {
+        let name = table.name();
+        let reason = wanted.why_not(name).or_else(|| opened.map.unmapped.get(name).cloned())?;
+        Some(Skipped { item: format!("database/{name}"), reason })
+    });
+    Ok(Exported {
+        records: written.counts.iter().map(|(_, count)| count).sum(),
+        missing: facts.skipped.iter().cloned().chain(left).collect(),
+        notes: notes(&opened, &written),
+        ..Exported::default()
+    })
+}
+
+/// What of a database is wanted.
+struct Wanted<'a> {
+    selection: &'a Selection,
+    opened: &'a Opened,
+}
+
+impl Wanted<'_> {
+    fn model(&self, model: &Model) -> bool {
+        let app = model.label.split('.').next().unwrap_or_default();
+        let named = |name: &String| name.eq_ignore_ascii_case(&model.label) || name == app;
+        let users =
+            self.selection.users == Users::Included || model.label != self.opened.map.users();
+        users && (self.selection.models.is_empty() || self.selection.models.iter().any(named))
+    }
+
+    /// Why a table is left out, if it is.
+    fn why_not(&self, table: &str) -> Option<String> {
+        let map = &self.opened.map;
+        let through = map.through.iter().find(|through| through.table == table);
+        let owner = through.and_then(|through| map.model(&through.owner));
+        let wanted = match map.model_of_table(table).or(owner) {
+            Some(model) => self.model(model),
+            None => self.selection.models.is_empty(),
+        };
+        (!wanted).then(|| "it was not asked for".to_owned())
+    }
+
+    /// A model that does not exist is a mistake.
+    fn refuse_unknown(&self) -> Result<(), Failure> {
+        let models = &self.opened.map.models;
+        let known = |name: &&String| {
+            models.iter().any(|model| {
+                model.label.eq_ignore_ascii_case(name)
+                    || model.label.split('.').next() == Some(name.as_str())
+            })
+        };
+        let Some(unknown) = self.selection.models.iter().find(|name| !known(name)) else {
+            return Ok(());
+        };
+        let labels: Vec<&str> = models.iter().map(|model| model.label.as_str()).collect();
+        Err(Failure::message(
+            ErrorKind::Usage,
+            format!("the snapshot has no model {unknown}"),
+            Some(format!("it has {}", labels.join(", "))),
+        ))
+    }
+}
+
+/// What the person who gets a fixture should know of it.
+fn notes(opened: &Opened, written: &Written) -> Vec<String> {
+    let refused = written.refused.iter().map(|(field, count)| {
+        format!(
+            "{count} values of {field} have no form that Django takes; `loaddata` will refuse them"
+        )
+    });
+    let fields = opened.map.models.iter().flat_map(|model| {
+        let custom = model.fields.iter().filter(|field| field.custom);
+        custom.map(|field| (model.label.as_str(), field.name.as_str()))
+    });
+    let custom = fields.map(|(label, field)| {
+        format!(
+            "{label}.{field} is written to fixtures by the application's own code; the package has \
+             the column as it is"
+        )
+    });
+    refused.chain(custom).collect()
+}
+
 fn fixture(
     draft: &mut Draft,
     contents: &dyn Contents,
-    opened: &Opened,
+    wanted: &Wanted<'_>,
+    form: Form,
     ctx: &Context,
 ) -> Result<Written, Failure> {
+    wanted.refuse_unknown()?;
+    let opened = wanted.opened;
     let mut out = draft.spool.writer();
-    let writer = FixtureWriter::new(&opened.catalog, &opened.map, &opened.names, &mut out);
-    let written = writer.write(contents, &opened.name, ctx)?;
+    let (catalog, map, names) = (&opened.catalog, &opened.map, &opened.names);
+    let writer = FixtureWriter::new(catalog, map, names, Form::List, &mut out);
+    let written = writer.write(contents, &opened.name, &|model| wanted.model(model), ctx)?;
     let span = out.finish().map_err(spool_failure)?;
     draft.add(layout::FIXTURE, span);
     draft.records = written.counts.iter().map(|(_, count)| count).sum();
-    for (field, count) in &written.refused {
-        draft.notes.push(format!(
-            "{count} values of {field} have no form that Django takes; `loaddata` will refuse them"
-        ));
-    }
-    for model in &opened.map.models {
-        for field in model.fields.iter().filter(|field| field.custom) {
-            draft.notes.push(format!(
-                "{}.{} is written to fixtures by the application's own code; the package has the \
-                 column as it is",
-                model.label, field.name
-            ));
+    draft.notes.extend(notes(opened, &written));
+    if form == Form::Lines {
+        let list = BufReader::new(draft.spool.open(&span));
+        let mut lines = draft.spool.writer();
+        // The list has a record a line, between one line that opens it and one that ends it.
+        for line in list.lines() {
+            let line = line.map_err(spool_failure)?;
+            if line.starts_with('{') {
+                let line = line.strip_suffix(',').unwrap_or(&line);
+                writeln!(lines, "{line}").map_err(spool_failure)?;
+            }
         }
+        let span = lines.finish().map_err(spool_failure)?;
+        draft.add(layout::FIXTURE_LINES, span);
     }
     Ok(written)
 }
@@ -210,11 +304,12 @@ fn fixture(
 fn raw(
     draft: &mut Draft,
     contents: &dyn Contents,
-    opened: &Opened,
+    wanted: &Wanted<'_>,
     written: Option<&Written>,
     secrets: SecretsPolicy,
     ctx: &Context,
 ) -> Result<DatabaseTables, Failure> {
+    let opened = wanted.opened;
     let counts: BTreeMap<&str, u64> = written
         .iter()
         .flat_map(|written| written.counts.iter())
@@ -244,7 +339,10 @@ fn raw(
             why,
             header: raw_json(&table.info.header)?,
         };
-        if is_session && secrets == SecretsPolicy::Redact {
+        if let Some(reason) = wanted.why_not(name) {
+            (entry.place, entry.records) = (Place::Omitted, 0);
+            draft.missing.push(Skipped { item: format!("database/{name}"), reason });
+        } else if is_session && secrets == SecretsPolicy::Redact {
             entry.place = Place::Omitted;
             draft.missing.push(Skipped {
                 item: format!("database/{name}"),

@@ -37,8 +37,7 @@ impl Package {
         let mut faults = Vec::new();
         let mut listed = std::collections::BTreeMap::new();
         self.each_stored(&mut |path, stored| {
-            let path = path.strip_prefix("storage/").unwrap_or(&path).to_owned();
-            listed.insert(path, stored);
+            listed.insert(self.stored_member(&path), stored);
         })?;
         for (name, member) in &self.archived.members {
             let Some(rest) = name.strip_prefix("storage/") else { continue };
@@ -49,7 +48,7 @@ impl Package {
                 // Others keep uploads without folders, too.
                 None => (ROOT_FILES, rest),
             };
-            let stored = listed.get(&format!("{source}/{path}"));
+            let stored = listed.get(name);
             let entry = file_entry(stored, member.mode, member.mtime);
             let files = source_named(&mut sources, Kind::Storage, source);
             files.push(path, entry, Some(span), &mut faults);

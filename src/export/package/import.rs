@@ -1,15 +1,15 @@
 //! A verified package as sources: capture is the only way into a snapshot, for packages too.
 
 use std::io::{BufReader, Read};
-use std::ops::ControlFlow;
 
 use super::open::{Package, Prepared, Rows, Schema};
 use super::spool::{Span, Spool, SpoolReader};
-use super::verify::{Outcome, without_rowid};
+use super::verify::{Outcome, Verification, without_rowid};
 use crate::context::Context;
-use crate::export::fixture::decode::Decoder;
+use crate::export::fixture::read::Salvage;
 use crate::export::fixture::write::spool_failure;
 use crate::hint::{ErrorKind, Failure};
+use crate::report::Event;
 use crate::source::record::{Field, KeyKind, RowError};
 use crate::source::sort::{BUDGET, Duplicates, Sorted, Sorter, push_keyless};
 use crate::source::{Delta, Description, Kind, Parent, Source, TreeInfo, key};
@@ -22,25 +22,25 @@ impl Package {
         schema: Option<&Schema>,
         ctx: &Context,
     ) -> Result<Vec<Box<dyn Source>>, Failure> {
-        let verification = self.verify(schema, ctx)?;
-        for check in &verification.checks {
-            if check.outcome == Outcome::Damaged {
-                return Err(Failure::message(
-                    ErrorKind::Damage,
-                    format!("{}: {}", check.check, check.detail),
-                    Some("see all checks with `coeval package verify`".to_owned()),
-                ));
-            }
-            if check.outcome == Outcome::Warning {
-                ctx.report(crate::report::Event::Note(format!(
-                    "{}: {}",
-                    check.check, check.detail
-                )));
-            }
+        // What is no fixture, or none with rows, says so itself.
+        self.survey(ctx)?;
+        let mut found = Verification::default();
+        self.check_package(&mut found, ctx)?;
+        self.refuse_damage(&found)?;
+        let mut databases = Vec::new();
+        for database in self.databases(schema, ctx)? {
+            databases.push(self.database(database, &mut found, ctx)?);
+        }
+        self.refuse_damage(&found)?;
+        let damaged = found.checks.iter().filter(|check| check.outcome == Outcome::Damaged);
+        let damaged: Vec<_> = damaged.map(|check| (check.check, check.detail.clone())).collect();
+        for check in found.checks.iter().filter(|check| check.outcome == Outcome::Warning) {
+            ctx.report(Event::Note(format!("{}: {}", check.check, check.detail)));
         }
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
-        for database in self.databases(schema, ctx)? {
-            sources.push(Box::new(self.database(database, ctx)?));
+        for database in databases {
+            let damaged = damaged.clone();
+            sources.push(Box::new(PackagedDatabase { damaged, ..database }));
         }
         for files in self.files()? {
             sources.push(Box::new(files));
@@ -48,59 +48,58 @@ impl Package {
         Ok(sources)
     }
 
-    /// Sorts the records of the fixture into their tables.
-    fn database(&self, database: Prepared, ctx: &Context) -> Result<PackagedDatabase, Failure> {
-        let mut sorter = Sorter::new(BUDGET, Duplicates::Refuse);
+    /// Checks a database, and sorts the records of its fixture into their tables on the way.
+    fn database(
+        &self,
+        database: Prepared,
+        found: &mut Verification,
+        ctx: &Context,
+    ) -> Result<PackagedDatabase, Failure> {
         let tables = &database.catalog.tables;
         let key_fields: Vec<Vec<usize>> =
             tables.iter().map(|table| table.header.key_fields().unwrap_or_default()).collect();
-        if database.has_fixture {
-            let mut decoder = Decoder::new(&database.catalog, &database.map, &database.names);
-            self.each_record(ctx, &mut |_, record| {
-                if database.is_raw(&record.model) {
-                    return Ok(ControlFlow::Continue(()));
-                }
-                let mut failed: Option<Failure> = None;
-                let decoded = decoder.decode(record, &mut |name, row| {
-                    let Ok(index) = tables.binary_search_by(|table| table.name().cmp(name)) else {
-                        return ControlFlow::Continue(());
-                    };
-                    if database.places[index] != Rows::Fixture {
-                        return ControlFlow::Continue(());
-                    }
-                    let mut under = u32::try_from(index).unwrap_or(u32::MAX).to_be_bytes().to_vec();
-                    let pushed = key::push_of_row(&mut under, row, &key_fields[index])
-                        .map_err(Failure::from)
-                        .and_then(|()| sorter.push(&under, row).map_err(Failure::from));
-                    failed = pushed.err();
-                    if failed.is_some() {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
-                });
-                if let Some(failure) = failed {
-                    return Err(failure);
-                }
-                decoded.map_err(|error| {
-                    Failure::message(ErrorKind::Damage, error.to_string(), None)
-                })?;
-                Ok(ControlFlow::Continue(()))
-            })?;
+        let mut sorter = Sorter::new(BUDGET, Duplicates::Merge);
+        let mut under = Vec::new();
+        let mut highest = vec![0; tables.len()];
+        let take = &mut |index: usize, row: &[u8]| {
+            under.clear();
+            under.extend_from_slice(&u32::try_from(index).unwrap_or(u32::MAX).to_be_bytes());
+            key::push_of_row(&mut under, row, &key_fields[index])?;
+            if let Some([Field::Integer(number)]) = key::decode(&under[4..]).as_deref() {
+                highest[index] = (*number).max(highest[index]);
+            }
+            Ok(sorter.push(&under, row)?)
+        };
+        self.check_database(&database, found, take, ctx)?;
+        let mut database = database;
+        if self.tables.is_none() {
+            database.raise_sequences(&highest);
         }
+        let tables = &database.catalog.tables;
         let mut spool = self.archived.spool.clone();
-        let runs = runs(&mut sorter_finish(sorter)?, tables.len(), &mut spool)?;
+        // Records with equal keys are damage, which is told with the other checks.
+        let runs = runs(&mut sorter.finish()?, tables.len(), &mut spool)?;
         let rows = database.places.iter().zip(runs).map(|(place, run)| match place {
             Rows::Raw(span, _) => TableRows::Raw(*span),
-            _ => TableRows::Sorted(run),
+            Rows::Untold => TableRows::Untold,
+            Rows::Fixture => TableRows::Sorted(run),
         });
         let rows = rows.collect();
-        Ok(PackagedDatabase { database, rows, spool })
+        Ok(PackagedDatabase { database, rows, spool, damaged: Vec::new() })
     }
-}
 
-fn sorter_finish(sorter: Sorter) -> Result<Sorted, Failure> {
-    Ok(sorter.finish()?)
+    /// A package that is damaged is not imported, unless what is readable of it is to be salvaged.
+    fn refuse_damage(&self, found: &Verification) -> Result<(), Failure> {
+        let damaged = found.checks.iter().find(|check| check.outcome == Outcome::Damaged);
+        let Some(check) = damaged.filter(|_| self.salvage == Salvage::Refuse) else {
+            return Ok(());
+        };
+        let (check, detail) = (check.check, &check.detail);
+        let hint = "see all checks with `coeval package verify`; `coeval import --salvage` takes what \
+                    is readable of a fixture";
+        let text = format!("{check}: {detail}");
+        Err(Failure::message(ErrorKind::Damage, text, Some(hint.to_owned())))
+    }
 }
 
 /// Writes sorted rows as one run per table: lengths of key and row, key, row.
@@ -136,6 +135,8 @@ fn runs(
 enum TableRows {
     Sorted(Option<Span>),
     Raw(Span),
+    /// Not known: the table is no part of the snapshot.
+    Untold,
 }
 
 /// A database from a package.
@@ -144,6 +145,8 @@ pub struct PackagedDatabase {
     database: Prepared,
     rows: Vec<TableRows>,
     spool: Spool,
+    /// What was damaged in the package, where what is readable is taken: by check.
+    damaged: Vec<(&'static str, String)>,
 }
 
 impl Source for PackagedDatabase {
@@ -158,9 +161,15 @@ impl Source for PackagedDatabase {
     fn begin(
         &mut self,
         _parent: Option<&dyn Parent>,
-        _ctx: &Context,
+        ctx: &Context,
     ) -> Result<Description, Failure> {
-        let trees = self.database.catalog.tables.iter().map(|table| table.info.clone()).collect();
+        for (check, reason) in &self.damaged {
+            let item = format!("{check} of the package");
+            ctx.report(Event::Skipped { item, reason: reason.clone() });
+        }
+        let told = |(_, rows): &(_, &TableRows)| !matches!(rows, TableRows::Untold);
+        let tables = self.database.catalog.tables.iter().zip(&self.rows).filter(told);
+        let trees = tables.map(|(table, _)| table.info.clone()).collect();
         Ok(Description { header: self.database.header.clone(), trees, ..Description::default() })
     }
 
@@ -175,7 +184,7 @@ impl Source for PackagedDatabase {
             return Ok(Delta::Everything(Box::new(std::iter::empty())));
         };
         let changes: Changes<'a> = match &self.rows[index] {
-            TableRows::Sorted(None) => Box::new(std::iter::empty()),
+            TableRows::Sorted(None) | TableRows::Untold => Box::new(std::iter::empty()),
             TableRows::Sorted(Some(span)) => {
                 Box::new(Run { left: span.length, input: BufReader::new(self.spool.open(span)) })
             }

@@ -7,12 +7,15 @@ mod database;
 pub mod entries;
 mod files;
 mod folder;
+mod gzip;
 pub mod import;
 pub mod inspect;
 mod json;
 pub mod layout;
 pub mod open;
 pub mod read;
+mod records;
+mod schema;
 mod scripts;
 pub mod seal;
 pub mod secrets;
@@ -22,9 +25,8 @@ mod uploads;
 pub mod verify;
 pub mod write;
 
-pub use database::bare_fixture;
 pub use secrets::SecretsPolicy;
-pub use write::{ExportOptions, Exported, export};
+pub use write::{ExportOptions, Exported, Selection, Users, Wrapping, export};
 
 #[cfg(test)]
 mod tests;

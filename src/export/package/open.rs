@@ -1,10 +1,12 @@
 //! A package, opened: its documents read, and what is needed to make rows of its records.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -14,15 +16,16 @@ use super::layout::{
     self, ConfigManifest, FileEntry, Listed, Metadata, Place, Statistics, StoredFile, Tables,
 };
 use super::read::{Archived, Counter, Extra, Limits, PackageError};
+use super::records::Survey;
 use super::seal::{self, Keys};
 use super::spool::{Span, SpoolReader};
 use super::tarred::is_tar;
 use crate::context::Context;
-use crate::export::catalog::Catalog;
+use crate::export::catalog::{Catalog, Table};
 use crate::export::fixture::Names;
-use crate::export::fixture::read::{self as fixture, FixtureError, Records};
+use crate::export::fixture::read::{self as fixture, FixtureError, Records, Salvage};
 use crate::export::fixture::write::spool_failure;
-use crate::export::model_map::{CONTENT_TYPE, ModelMap, PERMISSION};
+use crate::export::model_map::ModelMap;
 use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Field, RowReader};
 use crate::source::{Kind, TreeInfo};
@@ -50,6 +53,11 @@ pub struct Schema {
     pub trees: Vec<TreeInfo>,
     /// What the application said about its models.
     pub introspection: Option<String>,
+    /// Its content types: number, application, model. Fixtures refer to them by name, and often do
+    /// not hold them.
+    pub content_types: Vec<(i64, String, String)>,
+    /// Its permissions: number, code name, number of the content type.
+    pub permissions: Vec<(i64, String, i64)>,
 }
 
 /// A package, opened.
@@ -65,6 +73,10 @@ pub struct Package {
     pub tables: Option<Tables>,
     /// `config_manifest.json`.
     pub configuration: ConfigManifest,
+    /// Whether what can be read of it is taken when it is damaged.
+    pub salvage: Salvage,
+    /// What the fixture tells, once it was read.
+    pub(super) surveyed: OnceLock<Survey>,
 }
 
 /// A database of a package, ready to make rows of records.
@@ -97,11 +109,27 @@ pub enum Rows {
     Fixture,
     /// As they are, in this member, so many.
     Raw(Span, u64),
-    /// Nowhere.
-    None,
+    /// Not known: they were left out, or the fixture of others has none. The table is no part of the
+    /// snapshot.
+    Untold,
 }
 
 impl Prepared {
+    /// Puts the sequences behind the highest number of each table: a fixture of others does not
+    /// tell of them, and those of the database given know nothing of its records.
+    pub fn raise_sequences(&mut self, highest: &[i64]) {
+        let tables = self.catalog.tables.iter().map(Table::name).zip(highest);
+        let highest: HashMap<&str, i64> = tables.map(|(name, highest)| (name, *highest)).collect();
+        for sequence in &mut self.catalog.header.sequences {
+            let table = sequence.owned_by_table.as_ref().unwrap_or(&sequence.name);
+            let number = highest.get(table.as_str()).copied().unwrap_or(0);
+            if number > 0 && number >= sequence.last_value {
+                (sequence.last_value, sequence.is_called) = (number, true);
+            }
+        }
+        self.header = self.catalog.header.to_json();
+    }
+
     /// Whether the records of this model are taken from elsewhere than the fixture.
     pub fn is_raw(&self, label: &str) -> bool {
         let table = self.map.model(label).map(|model| model.table.as_str());
@@ -160,7 +188,9 @@ impl Package {
         let statistics = document(&archived, layout::STATISTICS)?;
         let tables: Option<Tables> = document(&archived, layout::TABLES)?;
         let configuration = document(&archived, layout::CONFIGURATION)?.unwrap_or_default();
-        let package = Self { archived, metadata, statistics, tables, configuration };
+        let (salvage, surveyed) = (Salvage::default(), OnceLock::new());
+        let package =
+            Self { archived, metadata, statistics, tables, configuration, salvage, surveyed };
         let newer = package.metadata.coeval.as_ref().map(|origin| origin.format);
         if let Some(format) = newer.filter(|format| *format != layout::FORMAT) {
             return Err(Failure::message(
@@ -180,7 +210,8 @@ impl Package {
         let span = [layout::FIXTURE, layout::FIXTURE_LINES]
             .into_iter()
             .find_map(|name| self.archived.file(name))?;
-        Some(Records::new(self.archived.spool.open(&span), fixture::Limits::default()))
+        let limits = fixture::Limits::default();
+        Some(Records::new(self.archived.spool.open(&span), limits, self.salvage))
     }
 
     /// The pg_dump archive, which only `pg_restore` can read, if there is one.
@@ -208,6 +239,16 @@ impl Package {
     /// The members that `metadata.json` lists, one after the other.
     pub fn each_listed(&self, take: &mut dyn FnMut(String, Listed)) -> Result<(), Failure> {
         self.stream(layout::METADATA, &["coeval", "members"], take)
+    }
+
+    /// The member that `storage/manifest.json` calls so: below `storage/`, which some writers say
+    /// and others do not, and which may also be the name of a folder there.
+    pub fn stored_member(&self, path: &str) -> String {
+        let member = format!("storage/{path}");
+        if path.starts_with("storage/") && self.archived.file(&member).is_none() {
+            return path.to_owned();
+        }
+        member
     }
 
     /// The uploads that `storage/manifest.json` lists.
@@ -279,7 +320,7 @@ impl Package {
             header: table.header.get().as_bytes().to_vec(),
             estimate: Some(table.records),
         });
-        let catalog = Catalog::read(&header, trees.collect())?;
+        let mut catalog = Catalog::read(&header, trees.collect())?;
         let mut places = Vec::new();
         for table in &catalog.tables {
             let entry = database.tables.iter().find(|entry| entry.name == table.name());
@@ -290,11 +331,20 @@ impl Package {
                     let span = self.archived.file(&name).ok_or_else(|| missing(&name))?;
                     Rows::Raw(span, records)
                 }
-                _ => Rows::None,
+                _ => Rows::Untold,
             });
         }
         let mut names = Names::default();
         let types = self.own_names(&catalog, &places, &mut names)?;
+        let untold = catalog.tables.iter().zip(&places);
+        let untold = untold.filter(|(_, place)| **place == Rows::Untold);
+        let untold: Vec<String> = untold.map(|(table, _)| table.name().to_owned()).collect();
+        let header = if untold.is_empty() {
+            header
+        } else {
+            catalog.header.excluded_tables.extend(untold);
+            catalog.header.to_json()
+        };
         let introspection = database.introspection.as_ref().map(|json| json.get());
         let map = ModelMap::resolve(&catalog, introspection, &types)?;
         Ok(Prepared {
@@ -348,39 +398,6 @@ impl Package {
         Ok(types)
     }
 
-    /// The database that a fixture of others belongs to.
-    fn foreign(&self, schema: &Schema, ctx: &Context) -> Result<Prepared, Failure> {
-        let catalog = Catalog::read(&schema.header, schema.trees.clone())?;
-        let mut types = Vec::new();
-        let mut names = Names::default();
-        // Content types before what is called after them, wherever they stand.
-        for round in 0..3 {
-            self.each_record(ctx, &mut |_, record| {
-                let turn = match record.model.as_str() {
-                    CONTENT_TYPE => 0,
-                    PERMISSION => 1,
-                    _ => 2,
-                };
-                if turn == round {
-                    let pk = record.pk.and_then(|pk| pk.get().parse().ok());
-                    names.learn(&record.model, &user_model(schema), pk, &record.fields);
-                }
-                if round == 0 && turn == 0 {
-                    let text = |name: &str| {
-                        let json = record.fields.get(name)?;
-                        crate::export::fixture::value::unquote(json.get())
-                    };
-                    types.extend(text("app_label").zip(text("model")));
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
-        }
-        let map = ModelMap::resolve(&catalog, schema.introspection.as_deref(), &types)?;
-        let places = catalog.tables.iter().map(|_| Rows::Fixture).collect();
-        let (name, header) = (schema.name.clone(), schema.header.clone());
-        Ok(Prepared { name, header, catalog, map, names, places, has_fixture: true })
-    }
-
     /// The lines of a raw table.
     pub fn each_line(
         &self,
@@ -404,17 +421,6 @@ impl Package {
             take(&line)?;
         }
     }
-}
-
-/// The label of the model of users.
-fn user_model(schema: &Schema) -> String {
-    #[derive(Deserialize)]
-    struct View {
-        user_model: String,
-    }
-    let view: Option<View> =
-        schema.introspection.as_deref().and_then(|json| serde_json::from_str(json).ok());
-    view.map_or_else(|| "auth.user".to_owned(), |view| view.user_model.to_lowercase())
 }
 
 fn document<T: DeserializeOwned>(archived: &Archived, name: &str) -> Result<Option<T>, Failure> {

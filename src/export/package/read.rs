@@ -12,7 +12,7 @@ use super::arrange::{arrange, is_nested};
 use super::folder;
 use super::layout;
 use super::spool::{Span, Spool};
-use super::tarred::{Reading, Stream, is_tar};
+use super::tarred::{Reading, Stream, is_tar, is_text};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Hint};
 
@@ -183,11 +183,10 @@ impl Archived {
         let mut reading = Reading::new(spool, limits);
         let mut stream = Stream::new(input, 0, counter, ctx)?;
         let start = stream.peek()?;
-        let first = start.iter().find(|byte| !byte.is_ascii_whitespace()).copied();
         if is_tar(start) {
             reading.archive(&mut stream)?;
-        } else if matches!(first, Some(b'[' | b'{')) {
-            let span = reading.copy(&mut stream, u64::MAX)?;
+        } else if is_text(start) {
+            let span = reading.bare(&mut stream)?;
             let member = Member { kind: MemberKind::File(span), mode: 0o644, mtime: 0 };
             reading.members.insert(layout::FIXTURE.to_owned(), member);
         } else {

@@ -9,6 +9,7 @@ use tar::{EntryType, Header};
 use super::read::{Counter, Limits, Member, MemberKind, PackageError};
 use super::spool::{Span, Spool};
 use crate::context::Context;
+use crate::export::fixture::read::{self as fixture, FixtureError, Records, Salvage};
 
 /// A PAX header or a long name of GNU tar is at most this long.
 const LONGEST_HEADER: u64 = 64 * 1024;
@@ -76,6 +77,28 @@ impl<'a> Stream<'a> {
     }
 }
 
+/// A stream that ends where it is damaged or grows too much, and remembers why.
+struct UpToDamage<'a, 's> {
+    stream: &'a mut Stream<'s>,
+    limits: Limits,
+    end: &'a mut Option<PackageError>,
+}
+
+impl Read for UpToDamage<'_, '_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let end = match self.stream.read(into) {
+            Err(error) if self.stream.ctx.cancel.is_cancelled() => return Err(error),
+            Err(error) => damaged(self.stream.offset, &error),
+            Ok(read) => match self.limits.check(self.stream) {
+                Ok(()) => return Ok(read),
+                Err(error) => error,
+            },
+        };
+        *self.end = Some(end);
+        Ok(0)
+    }
+}
+
 fn damaged(offset: u64, error: &io::Error) -> PackageError {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return cut(offset);
@@ -90,6 +113,16 @@ fn cut(offset: u64) -> PackageError {
 /// Whether something begins as an archive does.
 pub fn is_tar(start: &[u8]) -> bool {
     start.get(..512).is_some_and(|block| checksum_holds(Header::from_byte_slice(block)))
+}
+
+/// Whether something may be a fixture, perhaps with something before it, or nothing at all.
+pub fn is_text(start: &[u8]) -> bool {
+    let valid = match str::from_utf8(start) {
+        Ok(_) => start.len(),
+        Err(error) => error.valid_up_to(),
+    };
+    // A letter of up to four bytes may be cut at the end.
+    valid + 4 > start.len() && !start.contains(&0)
 }
 
 /// The sum over the header's bytes with the field of the sum itself as blanks (POSIX.1-1988).
@@ -284,6 +317,30 @@ impl Reading {
         let padding = if size == u64::MAX { 0 } else { size.next_multiple_of(512) - size };
         let padding = usize::try_from(padding).unwrap_or(0);
         stream.read_exact(&mut block[..padding]).map_err(|error| damaged(stream.offset, &error))?;
+        Ok(span)
+    }
+
+    /// A bare fixture. One that is compressed and cut off is taken as far as it goes when that is
+    /// seen in its text, too: then its fault is told with the records that are readable.
+    pub fn bare(&mut self, stream: &mut Stream<'_>) -> Result<Span, PackageError> {
+        let (mut end, limits) = (None, self.limits);
+        let span = self.spool.copy(&mut UpToDamage { stream, limits, end: &mut end });
+        let span = span.map_err(PackageError::Io)?;
+        match end {
+            None => {}
+            Some(error @ PackageError::Damaged { .. }) => {
+                let text = self.spool.open(&span);
+                let mut records = Records::new(text, fixture::Limits::default(), Salvage::Refuse);
+                loop {
+                    match records.next_record() {
+                        Ok(Some(_)) => {}
+                        Err(FixtureError::Truncated { .. }) => break,
+                        Ok(None) | Err(_) => return Err(error),
+                    }
+                }
+            }
+            Some(error) => return Err(error),
+        }
         Ok(span)
     }
 

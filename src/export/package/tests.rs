@@ -12,13 +12,7 @@ use crate::report::Silent;
 
 fn packed(sample: &Sample, secrets: SecretsPolicy) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    let options = ExportOptions {
-        only: None,
-        secrets,
-        seal: None,
-        level: 6,
-        scratch: folder.path().to_owned(),
-    };
+    let options = ExportOptions::new(secrets, folder.path().to_owned());
     let mut out = Vec::new();
     export(sample, &mut out, &options, &Context::new()).unwrap();
     out
@@ -185,10 +179,7 @@ fn a_part_can_be_exported_alone() {
     let scratch = tempfile::tempdir().unwrap();
     let options = ExportOptions {
         only: Some(crate::source::Kind::Storage),
-        secrets: SecretsPolicy::Redact,
-        seal: None,
-        level: 1,
-        scratch: scratch.path().to_owned(),
+        ..ExportOptions::new(SecretsPolicy::Redact, scratch.path().to_owned())
     };
     let mut out = Vec::new();
     let exported = export(&edms(), &mut out, &options, &Context::new()).unwrap();

@@ -5,12 +5,12 @@ use std::io::{self, Read, Write};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{Archive, Member};
-use super::entries::{each_entry, read_content};
+use super::entries::{Found, each_entry, read_content};
 use super::layout;
 use super::spool::{Span, Spool, digest};
 use super::write::{Draft, Exported, line};
 use crate::context::Context;
-use crate::export::contents::Contents;
+use crate::export::contents::{Contents, Facts, Skipped};
 use crate::export::fixture::value::quote;
 use crate::export::fixture::write::spool_failure;
 use crate::hint::{ErrorKind, Failure};
@@ -22,6 +22,8 @@ use crate::source::{EntryKind, Kind};
 #[derive(Debug)]
 pub struct Uploads {
     names: Vec<String>,
+    /// Only what is below these, if there are any.
+    paths: Vec<String>,
     /// The members' lines for metadata.json, and their spool.
     lines: (Spool, Span),
     /// Size (8 bytes) and checksum (32) of each file, in order.
@@ -35,6 +37,7 @@ impl Uploads {
     pub fn survey(
         draft: &mut Draft,
         contents: &dyn Contents,
+        paths: &[String],
         spools: [Spool; 3],
         ctx: &Context,
     ) -> Result<Self, Failure> {
@@ -44,11 +47,7 @@ impl Uploads {
         let mut manifest = manifest_spool.writer();
         let mut entries = Spool::clone(&draft.spool);
         let mut others = entries.writer();
-        let mut names: Vec<String> = facts.of_kind(Kind::Storage).map(|s| s.name.clone()).collect();
-        names.sort();
-        let put = |out: &mut dyn Write, text: String| {
-            out.write_all(text.as_bytes()).map_err(spool_failure)
-        };
+        let names = names(draft, facts, paths);
         let created = quote(&facts.time.to_rfc3339());
         put(&mut manifest, format!("{{\n\"created_at\": {created},\n\"files\": {{"))?;
         let (mut first, mut first_other) = (true, true);
@@ -62,6 +61,9 @@ impl Uploads {
                 &mut draft.missing,
                 ctx,
                 &mut |mut found| {
+                    if !is_selected(paths, &found) {
+                        return Ok(());
+                    }
                     let text = if let Some(content) = found.content.take() {
                         let (sha, size) = read_content(content, |mut reader| digest(&mut reader))?;
                         let path = found.member().replacen("storage/", "", 1);
@@ -103,6 +105,7 @@ impl Uploads {
             (lines.finish().map_err(spool_failure)?, sums.finish().map_err(spool_failure)?);
         Ok(Self {
             names,
+            paths: paths.to_vec(),
             lines: (line_spool, lines),
             sums: (sum_spool, sums),
             manifest: span,
@@ -145,6 +148,9 @@ impl Uploads {
                 put_manifest(archive).map_err(spool_failure)?;
             }
             each_entry(contents, Kind::Storage, name, &mut ignored, ctx, &mut |mut found| {
+                if !is_selected(&self.paths, &found) {
+                    return Ok(());
+                }
                 let (path, mode) = (found.member(), u32::from(found.entry.mode));
                 let content = found.content.take();
                 let (member, name) = match &found.entry.kind {
@@ -185,6 +191,36 @@ impl Uploads {
         }
         put_manifest(archive).map_err(spool_failure)
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "texts are made where they are put")]
+fn put(out: &mut dyn Write, text: String) -> Result<(), Failure> {
+    out.write_all(text.as_bytes()).map_err(spool_failure)
+}
+
+/// The storages by name. What of them was not asked for is listed as missing.
+fn names(draft: &mut Draft, facts: &Facts, paths: &[String]) -> Vec<String> {
+    if !paths.is_empty() {
+        let reason = format!("only {} was asked for", paths.join(", "));
+        draft.missing.push(Skipped { item: "storage".to_owned(), reason });
+    }
+    let mut names: Vec<String> = facts.of_kind(Kind::Storage).map(|s| s.name.clone()).collect();
+    names.sort();
+    names
+}
+
+/// Whether an entry is below one of the paths, or a folder on the way there.
+fn is_selected(paths: &[String], found: &Found<'_>) -> bool {
+    let member = found.member();
+    let within = |path: &str, folder: &str| {
+        path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    paths.is_empty()
+        || paths.iter().any(|path| {
+            let path = path.trim_matches('/');
+            let path = format!("storage/{}", path.strip_prefix("storage/").unwrap_or(path));
+            within(&member, &path) || (found.content.is_none() && within(&path, &member))
+        })
 }
 
 /// Hashes what is read.

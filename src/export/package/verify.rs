@@ -1,23 +1,18 @@
 //! Checks everything that a package says about itself, and lists each check with what it found.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::ops::ControlFlow;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::arrange::folded;
 use super::layout;
 use super::open::{Package, Prepared, Rows, Schema, is_fault};
 use super::read::MemberKind;
+use super::records::TakeRow;
 use crate::context::Context;
-use crate::export::fixture::decode::Decoder;
-use crate::export::fixture::read::Record;
-use crate::export::fixture::value;
 use crate::export::fixture::write::spool_failure;
-use crate::export::model_map::{CONTENT_TYPE, PERMISSION};
 use crate::hint::Failure;
 use crate::id::hex;
 use crate::source::record::{KeyKind, RowReader};
@@ -63,12 +58,19 @@ impl Verification {
         self.checks.iter().map(|check| check.outcome).max().unwrap_or(Outcome::Ok)
     }
 
-    fn add(&mut self, check: &'static str, outcome: Outcome, detail: impl Into<String>) {
+    /// Adds a check.
+    pub fn add(&mut self, check: &'static str, outcome: Outcome, detail: impl Into<String>) {
         self.checks.push(Check { check, outcome, detail: detail.into() });
     }
 
     /// Adds a check with its faults, each of this weight, or with the sentence for none.
-    fn conclude(&mut self, check: &'static str, weight: Outcome, faults: &Faults, well: String) {
+    pub fn conclude(
+        &mut self,
+        check: &'static str,
+        weight: Outcome,
+        faults: &Faults,
+        well: String,
+    ) {
         if faults.count == 0 {
             self.add(check, Outcome::Ok, well);
             return;
@@ -81,14 +83,17 @@ impl Verification {
     }
 }
 
+/// Faults of one kind.
 #[derive(Debug, Default)]
-struct Faults {
+pub struct Faults {
     told: Vec<String>,
-    count: usize,
+    /// How many there are.
+    pub count: usize,
 }
 
 impl Faults {
-    fn add(&mut self, fault: String) {
+    /// Adds one.
+    pub fn add(&mut self, fault: String) {
         self.count += 1;
         if self.told.len() < TOLD {
             self.told.push(fault);
@@ -100,22 +105,13 @@ impl Package {
     /// Makes every check that can be made. `schema` is needed to check the records of a fixture
     /// that coeval did not write.
     pub fn verify(&self, schema: Option<&Schema>, ctx: &Context) -> Result<Verification, Failure> {
-        ctx.phase("verifying the package", None);
         let mut found = Verification::default();
-        let members = self.archived.members.len();
-        found.add("archive", Outcome::Ok, format!("{members} members were read to the end"));
-        self.check_members(&mut found)?;
-        self.check_sums(&mut found)?;
-        self.check_storage(&mut found)?;
-        self.check_configuration(&mut found);
-        self.check_names(&mut found);
-        self.check_dump(&mut found)?;
-        self.check_counts(&mut found, ctx)?;
+        self.check_package(&mut found, ctx)?;
         if found.outcome() < Outcome::Damaged {
             match self.databases(schema, ctx) {
                 Ok(databases) => {
                     for database in &databases {
-                        self.check_database(database, &mut found, ctx)?;
+                        self.check_database(database, &mut found, &mut |_, _| Ok(()), ctx)?;
                     }
                 }
                 Err(failure) if is_fault(&failure) => {
@@ -125,6 +121,20 @@ impl Package {
             }
         }
         Ok(found)
+    }
+
+    /// Makes the checks that need no tables.
+    pub fn check_package(&self, found: &mut Verification, ctx: &Context) -> Result<(), Failure> {
+        ctx.phase("verifying the package", None);
+        let members = self.archived.members.len();
+        found.add("archive", Outcome::Ok, format!("{members} members were read to the end"));
+        self.check_members(found)?;
+        self.check_sums(found)?;
+        self.check_storage(found)?;
+        self.check_configuration(found);
+        self.check_names(found);
+        self.check_dump(found)?;
+        self.check_counts(found, ctx)
     }
 
     /// The list of members in `metadata.json`.
@@ -212,7 +222,7 @@ impl Package {
         }
         let (mut faults, mut listed) = (Faults::default(), HashSet::new());
         self.each_stored(&mut |path, stored| {
-            let name = format!("storage/{}", path.strip_prefix("storage/").unwrap_or(&path));
+            let name = self.stored_member(&path);
             match self.archived.file(&name) {
                 None => faults.add(format!("{name} is missing")),
                 Some(span) if span.length != stored.size => {
@@ -298,20 +308,19 @@ impl Package {
             }
             return Ok(());
         }
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        let read = self.each_record(ctx, &mut |_, record| {
-            *counts.entry(record.model.clone()).or_default() += 1;
-            Ok(ControlFlow::Continue(()))
-        });
-        let total = match read {
-            Ok(total) => total,
+        let survey = match self.survey(ctx) {
+            Ok(survey) => survey,
             Err(failure) if is_fault(&failure) => {
                 found.add("fixture", Outcome::Damaged, failure.to_string());
                 return Ok(());
             }
             Err(failure) => return Err(failure),
         };
-        found.add("fixture", Outcome::Ok, format!("{total} records of {} models", counts.len()));
+        let (total, models) = (survey.total, &survey.models);
+        if survey.damage.count > 0 {
+            found.conclude("fixture", Outcome::Damaged, &survey.damage, String::new());
+        }
+        found.add("fixture", Outcome::Ok, format!("{total} records of {} models", models.len()));
         let Some(statistics) = &self.statistics else {
             found.add("counts", Outcome::NotChecked, "there is no backup_metadata.json");
             return Ok(());
@@ -321,7 +330,7 @@ impl Package {
             faults.add(format!("{total} records, not {}", statistics.total_records.unwrap_or(0)));
         }
         for (label, said) in &statistics.model_counts {
-            let there = counts.get(&label.to_lowercase()).copied().unwrap_or(0);
+            let there = models.get(&label.to_lowercase()).map_or(0, |model| model.count);
             if there != *said {
                 faults.add(format!("{there} records of {label}, not {said}"));
             }
@@ -335,11 +344,12 @@ impl Package {
         Ok(())
     }
 
-    /// Every record is made a row, every reference and every upload looked up.
-    fn check_database(
+    /// Every record is made a row and handed over, every reference and every upload looked up.
+    pub fn check_database(
         &self,
         database: &Prepared,
         found: &mut Verification,
+        take: &mut TakeRow<'_>,
         ctx: &Context,
     ) -> Result<(), Failure> {
         let mut raw = (Faults::default(), 0);
@@ -366,156 +376,9 @@ impl Package {
             found.conclude("raw tables", Outcome::Damaged, &raw.0, format!("{} records", raw.1));
         }
         if database.has_fixture {
-            self.check_records(database, found, ctx)?;
+            self.check_records(database, found, take, ctx)?;
         }
         Ok(())
-    }
-
-    fn check_records(
-        &self,
-        database: &Prepared,
-        found: &mut Verification,
-        ctx: &Context,
-    ) -> Result<(), Failure> {
-        let mut decoder = Decoder::new(&database.catalog, &database.map, &database.names);
-        let (mut faults, mut only_django) = (Faults::default(), Faults::default());
-        let (mut defined, mut rows) = (HashSet::new(), 0_u64);
-        self.each_record(ctx, &mut |_, record| {
-            let decoded = decoder.decode(record, &mut |_, _| {
-                rows += 1;
-                ControlFlow::Continue(())
-            });
-            match decoded {
-                Ok(_) => {}
-                // Import takes these from the raw table; `loaddata` will stumble over them.
-                Err(error) if database.is_raw(&record.model) => only_django.add(error.to_string()),
-                Err(error) => faults.add(error.to_string()),
-            }
-            if let Some(pk) = record.pk
-                && !defined.insert(reference(&record.model, pk))
-            {
-                faults.add(format!("{} {} is there twice", record.model, pk.get()));
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        found.conclude(
-            "records",
-            Outcome::Damaged,
-            &faults,
-            format!("all are rows of their tables: {rows}"),
-        );
-        if only_django.count > 0 {
-            found.conclude("records for Django", Outcome::Warning, &only_django, String::new());
-        }
-        let (mut dangling, mut files, mut checked) = (Faults::default(), Faults::default(), (0, 0));
-        self.each_record(ctx, &mut |_, record| {
-            check_references(database, record, &defined, &mut dangling, &mut checked.0);
-            self.check_uploads(database, record, &mut files, &mut checked.1);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        let well = format!("{} references lead to records of the fixture", checked.0);
-        found.conclude("references", Outcome::Damaged, &dangling, well);
-        if database.map.django.is_none() {
-            found.add("uploads", Outcome::NotChecked, "which fields name files is not known");
-        } else if self.archived.members.keys().any(|name| name.starts_with("storage/")) {
-            let well = format!("{} file names lead to files in storage/", checked.1);
-            found.conclude("uploads", Outcome::Warning, &files, well);
-        }
-        Ok(())
-    }
-
-    fn check_uploads(
-        &self,
-        database: &Prepared,
-        record: &Record<'_>,
-        faults: &mut Faults,
-        checked: &mut u64,
-    ) {
-        let Some(model) = database.map.model(&record.model) else { return };
-        for field in model.fields.iter().filter(|field| field.file) {
-            let path = record.fields.get(&field.name).and_then(|json| value::unquote(json.get()));
-            let Some(path) = path.filter(|path| !path.is_empty()) else { continue };
-            *checked += 1;
-            if !self.has_upload(&path) {
-                let pk = record.pk.map_or("", |pk| pk.get());
-                faults.add(format!(
-                    "{} {pk}: {} names {path}, which is missing",
-                    record.model, field.name
-                ));
-            }
-        }
-    }
-
-    /// Whether `storage/` has the file that a record names: below its root, or below one of its
-    /// folders.
-    fn has_upload(&self, path: &str) -> bool {
-        let path = path.strip_prefix("storage/").unwrap_or(path);
-        let is_there = |name: &str| self.archived.file(name).is_some();
-        is_there(&format!("storage/{path}"))
-            || ["documents", "media"]
-                .iter()
-                .any(|folder| is_there(&format!("storage/{folder}/{path}")))
-            || self.metadata.coeval.iter().flat_map(|origin| &origin.sources).any(|part| {
-                part.kind == crate::source::Kind::Storage
-                    && is_there(&format!("storage/{}/{path}", part.name))
-            })
-    }
-}
-
-/// Looks up what a record refers to.
-fn check_references(
-    database: &Prepared,
-    record: &Record<'_>,
-    defined: &HashSet<u64>,
-    faults: &mut Faults,
-    checked: &mut u64,
-) {
-    let Some(model) = database.map.model(&record.model) else { return };
-    let mut look = |label: &str, name: &str, json: &RawValue| {
-        // Natural keys were resolved when the record was made a row.
-        if json.get() == "null"
-            || json.get().starts_with('[')
-            || label == CONTENT_TYPE
-            || label == PERMISSION
-        {
-            return;
-        }
-        *checked += 1;
-        if !defined.contains(&reference(label, json)) {
-            let pk = record.pk.map_or("", |pk| pk.get());
-            faults.add(format!(
-                "{} {pk}: {name} refers to {label} {}, which is missing",
-                record.model,
-                json.get()
-            ));
-        }
-    };
-    for field in &model.fields {
-        let Some(target) = field.target.as_ref().filter(|target| target.enforced) else {
-            continue;
-        };
-        let Some(to) = database.map.model(&target.label) else { continue };
-        let key = database.catalog.table(&to.table).map(|table| table.header.key.as_slice());
-        // A reference to another unique column cannot be looked up by primary keys.
-        if key != Some(std::slice::from_ref(&target.column)) {
-            continue;
-        }
-        let json = if model.pk == [field.column] {
-            record.pk
-        } else {
-            record.fields.get(&field.name).copied()
-        };
-        if let Some(json) = json {
-            look(&target.label, &field.name, json);
-        }
-    }
-    for through in database.map.many(&record.model) {
-        let list = record.fields.get(&through.field);
-        let list: Vec<&RawValue> =
-            list.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default();
-        for json in list {
-            look(&through.target, &through.field, json);
-        }
     }
 }
 
@@ -526,12 +389,4 @@ pub fn without_rowid(line: &[u8], kind: KeyKind) -> Option<&[u8]> {
     } else {
         Some(line)
     }
-}
-
-/// A record in 8 bytes: of a million records, two may be taken for one with a chance of 1 in
-/// 10⁷, and then a fault is missed, never invented.
-fn reference(label: &str, json: &RawValue) -> u64 {
-    let mut hash = blake3::Hasher::new();
-    hash.update(label.as_bytes()).update(b"\0").update(json.get().trim_matches('"').as_bytes());
-    u64::from_le_bytes(*hash.finalize().as_bytes().first_chunk().unwrap_or(&[0; 8]))
 }

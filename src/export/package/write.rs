@@ -15,21 +15,59 @@ use super::seal::{Seal, sealed};
 use super::secrets::SecretsPolicy;
 use super::spool::{Sha, Span, Spool};
 use super::uploads::Uploads;
-use super::{configuration, database, scripts};
+use super::{configuration, database, gzip, scripts};
 use crate::context::Context;
 use crate::export::contents::{Contents, Facts, Skipped};
 use crate::export::fixture::value::quote;
+use crate::export::fixture::write::Form;
 use crate::export::fixture::write::spool_failure;
 use crate::hint::{ErrorKind, Failure};
 use crate::id::hex;
 use crate::source::Kind;
 use crate::source::record::Engine;
 
+/// What of a database and of uploads goes in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Only these models, as `app.model` or `app`; all of them if there are none.
+    pub models: Vec<String>,
+    /// Whether the users go in.
+    pub users: Users,
+    /// Only uploads below these paths, as `documents/2024`; all of them if there are none.
+    pub paths: Vec<String>,
+}
+
+/// Whether the application's users are exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Users {
+    /// They are.
+    #[default]
+    Included,
+    /// They stay at home: those of the target are not to be touched.
+    Excluded,
+}
+
+/// Whether a bare fixture is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wrapping {
+    /// It is plain JSON.
+    #[default]
+    None,
+    /// With gzip.
+    Gzip,
+}
+
 /// How to write a package.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
     /// The part of the snapshot that goes in; `None` for all of it.
     pub only: Option<Kind>,
+    /// What goes in of that.
+    pub selection: Selection,
+    /// The form of the fixture. A package has one list in any case, and [`Form::Lines`] besides.
+    pub form: Form,
+    /// How a fixture on its own is written.
+    pub wrapping: Wrapping,
     /// Whether secrets go in.
     pub secrets: SecretsPolicy,
     /// How the package is sealed as a whole, if it is.
@@ -38,6 +76,22 @@ pub struct ExportOptions {
     pub level: u32,
     /// A folder for temporary files, with room for the database.
     pub scratch: PathBuf,
+}
+
+impl ExportOptions {
+    /// A package of everything.
+    pub fn new(secrets: SecretsPolicy, scratch: PathBuf) -> Self {
+        Self {
+            only: None,
+            selection: Selection::default(),
+            form: Form::List,
+            wrapping: Wrapping::None,
+            secrets,
+            seal: None,
+            level: 6,
+            scratch,
+        }
+    }
 }
 
 /// What a package holds.
@@ -110,8 +164,8 @@ pub fn json_bytes(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Writes the package of a snapshot to `out`. The same snapshot gives the same bytes, unless they
-/// are sealed.
+/// Writes the package of a snapshot to `out`; of its database alone, the fixture. The same snapshot
+/// gives the same bytes, unless they are sealed.
 pub fn export(
     contents: &dyn Contents,
     out: &mut (dyn Write + Send),
@@ -131,6 +185,9 @@ fn package(
     ctx: &Context,
 ) -> Result<Exported, Failure> {
     let facts = contents.facts();
+    if options.only == Some(Kind::Database) {
+        return database::bare(contents, out, options, ctx);
+    }
     let spool = || Spool::new(&options.scratch).map_err(spool_failure);
     let wants = |kind| options.only.is_none_or(|only| only == kind);
     let mut draft = Draft {
@@ -147,7 +204,7 @@ fn package(
         configuration::write(&mut draft, contents, options.secrets, ctx)?;
     }
     if wants(Kind::Database) && facts.of_kind(Kind::Database).next().is_some() {
-        database::write(&mut draft, contents, options.secrets, ctx)?;
+        database::write(&mut draft, contents, options, ctx)?;
     }
     for (name, script) in scripts::ALL {
         draft.add_bytes(name, script.as_bytes())?;
@@ -156,7 +213,8 @@ fn package(
         }
     }
     let storage = if wants(Kind::Storage) && facts.of_kind(Kind::Storage).next().is_some() {
-        Some(Uploads::survey(&mut draft, contents, [spool()?, spool()?, spool()?], ctx)?)
+        let spools = [spool()?, spool()?, spool()?];
+        Some(Uploads::survey(&mut draft, contents, &options.selection.paths, spools, ctx)?)
     } else {
         None
     };
@@ -174,11 +232,7 @@ fn assemble(
 ) -> Result<Exported, Failure> {
     let seconds = contents.facts().time.seconds;
     let metadata = metadata(contents.facts(), draft, storage, options)?;
-    let failed = |error: io::Error| {
-        Failure::message(ErrorKind::Failed, format!("the package cannot be written: {error}"), None)
-    };
     ctx.phase("writing the package", None);
-    let mut archive = Archive::new(out, options.level);
     let mut exported = Exported {
         records: draft.records,
         missing: draft.missing.clone(),
@@ -186,19 +240,29 @@ fn assemble(
         ..Exported::default()
     };
     let first = [Staged { name: layout::METADATA.to_owned(), span: metadata, mode: 0o644 }];
-    for member in first.iter().chain(&draft.members) {
-        let mut content = draft.spool.open(&member.span);
-        let file = Member::File(member.span.length);
-        archive
-            .append(member.name.as_bytes(), file, member.mode, seconds, &mut content)
-            .map_err(failed)?;
-        exported.bytes += member.span.length;
-    }
-    if let Some(storage) = storage {
-        storage.write(contents, &mut archive, &mut exported, ctx)?;
-    }
-    archive.finish().and_then(Write::flush).map_err(failed)?;
+    gzip::compress(out, options.level, failed, |out| {
+        let mut archive = Archive::new(out);
+        for member in first.iter().chain(&draft.members) {
+            let mut content = draft.spool.open(&member.span);
+            let file = Member::File(member.span.length);
+            archive
+                .append(member.name.as_bytes(), file, member.mode, seconds, &mut content)
+                .map_err(failed)?;
+            exported.bytes += member.span.length;
+        }
+        if let Some(storage) = storage {
+            storage.write(contents, &mut archive, &mut exported, ctx)?;
+        }
+        archive.finish().map(|_| ()).map_err(failed)
+    })?;
+    out.flush().map_err(failed)?;
     Ok(exported)
+}
+
+/// The package cannot be written to where it should go.
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+pub fn failed(error: io::Error) -> Failure {
+    Failure::message(ErrorKind::Failed, format!("the package cannot be written: {error}"), None)
 }
 
 /// `metadata.json`, spooled: the list of members may be long.
@@ -243,7 +307,7 @@ fn metadata(
         export_type: "migration_package",
         database_engine: engine,
         export_options: json!({
-            "include_users": wants(Kind::Database),
+            "include_users": options.selection.users == Users::Included,
             "compress": true,
             "encrypt": options.seal.is_some(),
             "plaintext_secrets": options.secrets == SecretsPolicy::Plaintext,

@@ -200,9 +200,9 @@ fn what_is_cut_or_bent_is_refused_wherever_it_is_cut() {
     more.extend_from_slice(&file("storage/hidden"));
     refused(&gzip(&more), "something after its end");
     refused(&gzip(&[plain, vec![0; 2 << 20]].concat()), "something after its end");
-    refused(b"", "no package");
-    refused(b"PK\x03\x04", "no package");
-    refused(&gzip(b"hello"), "no package");
+    refused(b"", "is empty");
+    refused(b"PK\x03\x04\0", "no package");
+    refused(&gzip(b"hello"), "other text at byte 0");
 }
 
 #[test]
@@ -226,8 +226,8 @@ fn fixtures_that_are_none_are_refused() {
     };
     for (json, reason) in [
         ("", "is empty"),
-        ("null", "begins with"),
-        ("RuntimeWarning: MASTER_KEY=abc\n[]", "begins with"),
+        ("null", "other text at byte 0"),
+        ("RuntimeWarning: MASTER_KEY=abc\n[]", "other text at byte 0"),
         ("[{\"model\": \"a.b\"", "in the middle"),
         ("[{\"model\": \"a.b\", \"pk\": 1}]", "not a record"),
         ("[{\"model\": 7, \"pk\": 1, \"fields\": {}}]", "not a record"),

@@ -28,13 +28,9 @@ fn by_password() -> Seal {
 
 fn exported(seal: Option<Seal>) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    let options = ExportOptions {
-        only: None,
-        secrets: if seal.is_some() { SecretsPolicy::Sealed } else { SecretsPolicy::Redact },
-        seal,
-        level: 6,
-        scratch: folder.path().to_owned(),
-    };
+    let secrets = if seal.is_some() { SecretsPolicy::Sealed } else { SecretsPolicy::Redact };
+    let scratch = folder.path().to_owned();
+    let options = ExportOptions { seal, ..ExportOptions::new(secrets, scratch) };
     let mut out = Vec::new();
     export(&edms(), &mut out, &options, &Context::new()).unwrap();
     out
