@@ -138,7 +138,7 @@ fn compile(pattern: &str, case: Case) -> Result<(Rule, Matcher), &'static str> {
         ([], Case::Matters) => Matcher::Name(rest.to_vec()),
         _ => {
             let start = if anchored { "^" } else { "^(?:.*/)?" };
-            let mut regex = Translator { regex: start.to_owned(), case };
+            let mut regex = Translator { regex: start.to_owned(), case, anchored };
             for &byte in literal {
                 regex.literal(byte);
             }
@@ -155,6 +155,8 @@ fn compile(pattern: &str, case: Case) -> Result<(Rule, Matcher), &'static str> {
 struct Translator {
     regex: String,
     case: Case,
+    /// Whether it is matched with whole paths, and not with names.
+    anchored: bool,
 }
 
 impl Translator {
@@ -194,7 +196,7 @@ impl Translator {
         let rest = &pattern[end..];
         let after_slash = start == 0 || pattern[start - 1] == b'/';
         let before_slash = rest.is_empty() || rest.starts_with(b"/") || rest.starts_with(b"\\/");
-        if end - start < 2 || !after_slash || !before_slash {
+        if end - start < 2 || !self.anchored || !after_slash || !before_slash {
             self.regex.push_str("[^/]*");
         } else if rest.starts_with(b"/") {
             self.regex.push_str("(?:.*/)?");
@@ -494,6 +496,13 @@ mod tests {
         assert!(out("build/") && !out("build") && out("build/x"));
         assert!(out("only-here") && !out("a/only-here"));
         assert!(out("logs/old") && out("logs/1/2/old") && !out("old"));
+    }
+
+    #[test]
+    fn two_stars_in_a_pattern_of_names_do_not_reach_into_folders() {
+        let ignore = ignore(&["+**", "!**/"], Case::Matters);
+        let out = |path: &str| ours(&ignore, path.trim_end_matches('/'), kind(path));
+        assert!(out("+a") && !out("+a/") && !out("+a/b"));
     }
 
     #[test]
