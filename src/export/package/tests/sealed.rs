@@ -192,7 +192,10 @@ fn what_was_changed_on_the_way_is_damage() {
         [(by_password(), 997), (Seal::Recipients(vec![Recipient::parse(RECIPIENT).unwrap()]), 997)]
     {
         let bytes = exported(Some(seal));
-        for end in (0..bytes.len()).step_by(step).chain([bytes.len() - 1]) {
+        // Nothing at all opens, as a fixture without records, and is refused when it is read.
+        let empty = opened(&[], PASSWORD, Some(IDENTITY)).unwrap();
+        assert!(empty.into_sources(None, &Context::new()).is_err());
+        for end in (step..bytes.len()).step_by(step).chain([bytes.len() - 1]) {
             assert!(opened(&bytes[..end], PASSWORD, Some(IDENTITY)).is_err(), "cut at {end}");
         }
         for at in (200..bytes.len()).step_by(step) {
