@@ -336,7 +336,7 @@ fn what_edms_operators_type_works_and_says_what_to_type() {
 #[test]
 fn refusals_are_told_to_programs_too() {
     let world = World::new();
-    world.write("none.tar.gz", "none");
+    world.write("none.tar.gz", "\0none");
     let output = world.run(&["import", "none.tar.gz", "--json"]);
     let error = lines(&text(&output.stderr)).remove(0);
     assert_eq!(error["code"], 1);
