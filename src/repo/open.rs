@@ -101,6 +101,8 @@ impl Repo {
         let object = sealer.seal_object(ObjectKind::Config, name::CONFIG, &config.encode()?)?;
         match backend.create(name::CONFIG, &object)? {
             Created::New => Ok(()),
+            // Ours, if the answer to an earlier try was lost.
+            Created::Existed if backend.get(name::CONFIG)? == object => Ok(()),
             Created::Existed => Err(exists()),
         }
     }
