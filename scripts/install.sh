@@ -4,7 +4,7 @@
 #   scripts/install.sh demo       the same, and python3-venv, sqlite3
 #   scripts/install.sh postgres   only a PostgreSQL server and its tools
 #   scripts/install.sh test       all of it, gnupg, git, and what files are tested with: rsync, setfacl,
-#                               bsdtar, fusermount3, file
+#                               bsdtar, fusermount3, file; and an S3 server, into the build cache
 #   scripts/install.sh check      to build, and cargo-deny, built once into the build cache
 #   scripts/install.sh bench      to build, and what is measured against: restic, borg, PostgreSQL, pigz, GNU time
 #   scripts/install.sh peers      the same, and rustic and bupstash, built once into the build cache
@@ -133,6 +133,7 @@ from_cargo() {
   fi
 }
 case $1 in
+  test) "$(dirname "$0")/venv.sh" moto >/dev/null ;;
   check) from_cargo cargo-deny cargo-deny@0.20.2 ;;
   peers) from_cargo bupstash bupstash@0.12.0; from_cargo rustic rustic-rs@0.11.4 ;;
 esac

@@ -21,6 +21,14 @@ pub enum BackendErrorKind {
     Usage,
     /// The store lacks what the repository relies on.
     Unfit,
+    /// An object store was given no credentials, or refuses those.
+    Credentials,
+    /// There is no such bucket or container.
+    NoBucket,
+    /// The store refuses requests because its clock and ours differ.
+    Clock,
+    /// No answer, or only failures, for as long as the store was asked.
+    Unreachable,
     /// Anything else.
     Io,
 }
@@ -101,7 +109,22 @@ impl Hint for BackendError {
             }
             BackendErrorKind::Damaged => "see what is affected with `coeval check --read-data`",
             BackendErrorKind::Unfit => {
-                "use a file system with hard links, such as ext4, XFS, Btrfs or ZFS"
+                "use a file system with hard links, such as ext4, XFS, Btrfs or ZFS, or an object \
+                 store with conditional puts (If-None-Match)"
+            }
+            BackendErrorKind::Credentials => {
+                "check the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; \
+                 AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY; GOOGLE_SERVICE_ACCOUNT) \
+                 and that they may get, put, list and, to prune, delete objects there"
+            }
+            BackendErrorKind::NoBucket => {
+                "check its name, the region (AWS_REGION) and the endpoint (AWS_ENDPOINT_URL); coeval \
+                 makes no buckets"
+            }
+            BackendErrorKind::Clock => "set this machine's clock right and run the command again",
+            BackendErrorKind::Unreachable => {
+                "check the network and the endpoint (AWS_ENDPOINT_URL) and run the command again: \
+                 what was committed is safe"
             }
             BackendErrorKind::NotFound
             | BackendErrorKind::BadName

@@ -1,25 +1,32 @@
 //! Where objects are kept: a flat store with one primitive that two writers can meet at,
 //! **create-if-absent**. Objects never change, so there is no way to overwrite one.
 //!
-//! [`Local`] is a folder, [`Memory`] serves tests and dry runs, [`Faulty`] breaks another backend
-//! by plan. All pass the same conformance suite.
+//! [`Local`] is a folder, `Objects` an object store, [`Memory`] serves tests and dry runs;
+//! [`Cached`] keeps a part of another backend on this host, [`Limited`] slows one down and [`Faulty`] breaks one by plan. All pass the same
+//! conformance suite.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+mod cached;
 #[cfg(test)]
 mod conformance;
 mod error;
 mod faulty;
+mod limited;
 mod local;
 mod memory;
 mod name;
+mod object;
 
+pub use cached::Cached;
 pub use error::{BackendError, BackendErrorKind};
 pub use faulty::{Call, Fault, Faults, Faulty, Verb};
+pub use limited::{Limited, Limits};
 pub use local::{Local, create_private_dir};
 pub use memory::Memory;
 
@@ -51,6 +58,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Where this is, as the user knows it.
     fn place(&self) -> String;
+
+    /// How many bytes of it may be kept in a folder of this host, since they are far away.
+    fn worth_keeping(&self) -> u64 {
+        0
+    }
 }
 
 /// What became of a create.
@@ -104,10 +116,40 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
     fn place(&self) -> String {
         (**self).place()
     }
+
+    fn worth_keeping(&self) -> u64 {
+        (**self).worth_keeping()
+    }
 }
 
-/// The backend at a path or a `file://` URL. Nothing is read or made yet.
-pub fn open(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
+/// How object stores are reached.
+#[derive(Clone)]
+pub struct StoreSettings {
+    /// What the environment says of endpoints and credentials: variables that begin with `AWS_`,
+    /// `AZURE_` or `GOOGLE_`, by the names that the tools of the stores give them.
+    pub variables: Vec<(String, String)>,
+    /// How long a store that fails in passing is asked again.
+    pub patience: Duration,
+    /// How many bytes of it may be kept on this host, see [`Cached`].
+    pub cache: u64,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { variables: Vec::new(), patience: Duration::from_mins(3), cache: 1 << 30 }
+    }
+}
+
+impl fmt::Debug for StoreSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The variables hold secrets.
+        f.debug_struct("StoreSettings").field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+/// The backend at a path, or at a URL: `file://`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
+/// `az://CONTAINER/PREFIX`. Nothing is read or made yet.
+pub fn open(url: &str, settings: &StoreSettings) -> Result<Arc<dyn Backend>, BackendError> {
     let usage = |why: &'static str| BackendError::new(BackendErrorKind::Usage, why, url);
     match url.split_once("://") {
         None if url.is_empty() => Err(usage("expected a path or a URL, not")),
@@ -116,7 +158,11 @@ pub fn open(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
             let path = url::Url::parse(url).ok().and_then(|url| url.to_file_path().ok());
             Ok(Arc::new(Local::new(path.ok_or_else(|| usage("cannot make a path of"))?)))
         }
-        Some(_) => Err(usage("this version keeps repositories in folders only, not at")),
+        Some(("s3" | "s3a" | "gs" | "az" | "azure", _)) => {
+            let parsed = url::Url::parse(url).map_err(|_error| usage("this is no URL:"))?;
+            Ok(Arc::new(object::connect(&parsed, settings)?))
+        }
+        Some(_) => Err(usage("repositories are at paths, s3://, gs:// and az:// URLs, not at")),
     }
 }
 
@@ -147,15 +193,33 @@ mod tests {
 
     #[test]
     fn paths_and_file_urls_are_folders() {
+        let open = |url| open(url, &StoreSettings::default());
         assert_eq!(open("/srv/repo").unwrap().place(), "/srv/repo");
         assert_eq!(open("some/where").unwrap().place(), "some/where");
         assert_eq!(open("file:///srv/my%20repo").unwrap().place(), "/srv/my repo");
-        for url in ["", "s3://bucket/prefix", "az://x", "gs://x", "file://host/x"] {
+        for url in ["", "file://host/x", "http://host/x", "s3://", "s3://key:secret@bucket/x"] {
             let error = open(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage, "{url}");
         }
-        let error = open("s3://bucket/prefix").unwrap_err().to_string();
-        assert!(error.ends_with("in folders only, not at s3://bucket/prefix"), "{error}");
+        let error = open("ftp://host/x").unwrap_err().to_string();
+        assert!(error.ends_with("URLs, not at ftp://host/x"), "{error}");
+    }
+
+    #[test]
+    fn urls_of_object_stores_open_with_the_environment_s_settings_and_only_over_tls() {
+        let open = |url, variables: &[(&str, &str)]| {
+            let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let variables = variables.iter().map(text).collect();
+            open(url, &StoreSettings { variables, ..StoreSettings::default() })
+        };
+        let (plain, allowed) = (("AWS_ENDPOINT_URL", "http://[::1]:9"), ("AWS_ALLOW_HTTP", "1"));
+        assert_eq!(open("s3://bucket/a/b/", &[]).unwrap().place(), "s3://bucket/a/b");
+        assert_eq!(open("s3://bucket", &[plain]).unwrap_err().kind(), ErrorKind::Usage);
+        assert_eq!(open("s3://bucket", &[plain, allowed]).unwrap().place(), "s3://bucket");
+        let account = ("AZURE_STORAGE_ACCOUNT_NAME", "a");
+        assert_eq!(open("az://c/p", &[account]).unwrap().place(), "az://c/p");
+        let error = open("az://c/p", &[]).unwrap_err();
+        assert_eq!(error.cause(), BackendErrorKind::Credentials);
     }
 
     #[test]

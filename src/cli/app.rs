@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::args::Globals;
 use super::config::{Config, dereference};
@@ -11,7 +12,7 @@ use super::error::usage;
 use super::output::{Output, Verbosity};
 use super::progress::Progress;
 use super::unlock::{self, Secret};
-use crate::backend::{self, Backend};
+use crate::backend::{self, Backend, Limited, Limits};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
 use crate::repo::{Repo, Unlocking};
@@ -101,7 +102,19 @@ impl App {
 
     /// The backend at that place.
     pub fn backend(&self) -> Result<Arc<dyn Backend>, Failure> {
-        Ok(backend::open(&self.place()?)?)
+        self.backend_keeping(self.globals.cache_size)
+    }
+
+    fn backend_keeping(&self, cache: u64) -> Result<Arc<dyn Backend>, Failure> {
+        let mut settings = self.environment.object_stores.clone();
+        settings.patience = Duration::from_secs(self.globals.retry_for);
+        settings.cache = cache;
+        let backend = backend::open(&self.place()?, &settings)?;
+        let (upload, download) = (self.globals.limit_upload, self.globals.limit_download);
+        if upload.is_none() && download.is_none() {
+            return Ok(backend);
+        }
+        Ok(Arc::new(Limited::new(backend, Limits { upload, download })))
     }
 
     /// Where the key or password is that was given: flags before the environment before the
@@ -147,7 +160,15 @@ impl App {
 
     /// Opens the repository.
     pub fn open(&self) -> Result<Arc<Repo>, Failure> {
-        let backend = self.backend()?;
+        self.open_at(self.backend()?)
+    }
+
+    /// The same for who wants to know what the store has, not what was kept of it on this host.
+    pub fn open_afresh(&self) -> Result<Arc<Repo>, Failure> {
+        self.open_at(self.backend_keeping(0)?)
+    }
+
+    fn open_at(&self, backend: Arc<dyn Backend>) -> Result<Arc<Repo>, Failure> {
         let cache = self.cache_dir()?;
         let ask = || unlock::ask(&self.ctx.cancel);
         let repo = match self.secret()? {

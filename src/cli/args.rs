@@ -12,6 +12,7 @@ use super::command::{
     init, key, log, ls, package, prune, repair, restore, snapshots, stats, tag, undo, version,
     watch,
 };
+use super::excludes::parse_size;
 use super::output::Format;
 use super::{Done, environment};
 use crate::hint::Failure;
@@ -35,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// Where the repository is: a path
+    /// Where the repository is: a path, s3://BUCKET/PREFIX, gs://… or az://…
     #[arg(short, long, global = true, value_name = "PLACE")]
     pub repo: Option<String>,
     /// The key file that opens the repository
@@ -51,6 +52,18 @@ pub struct Globals {
     /// Where the cache of the index is [default: ~/.cache/coeval]
     #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// How many seconds an object store that fails is asked again
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 180)]
+    pub retry_for: u64,
+    /// How much of a repository in an object store is kept under the cache directory
+    #[arg(long, global = true, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
+    pub cache_size: u64,
+    /// Store at most this many bytes a second, on average: 500K, 2M
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate)]
+    pub limit_upload: Option<u64>,
+    /// Read at most this many bytes a second from the repository, on average
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate)]
+    pub limit_download: Option<u64>,
     /// How many threads may compute at once [default: all cores]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
@@ -63,6 +76,13 @@ pub struct Globals {
     /// Say more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("nothing would ever move".to_owned()),
+        rate => Ok(rate),
+    }
 }
 
 impl Globals {

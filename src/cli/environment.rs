@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::error::usage;
+use crate::backend::StoreSettings;
 use crate::hint::Failure;
 
 /// The end of the help text.
@@ -20,6 +21,7 @@ Environment:
                            the same for the password of a sealed package
   COEVAL_CACHE_DIR         where the cache is, instead of --cache-dir
   COEVAL_CONFIG            the configuration file, instead of --config
+  AWS_…, AZURE_…, GOOGLE_… credentials and endpoint of an object store
   NO_COLOR                 no colours
 
 Exit codes:
@@ -49,6 +51,8 @@ pub struct Environment {
     pub cache_dir: Option<PathBuf>,
     /// `COEVAL_CONFIG`
     pub config: Option<PathBuf>,
+    /// Where object stores are and who may enter: `AWS_…`, `AZURE_…`, `GOOGLE_…`
+    pub object_stores: StoreSettings,
     /// `XDG_CACHE_HOME`, or `.cache` in `HOME`
     pub user_cache: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`, or `.config` in `HOME`
@@ -73,10 +77,20 @@ impl Environment {
             package_password_command: variable("COEVAL_PACKAGE_PASSWORD_COMMAND")?,
             cache_dir: path("COEVAL_CACHE_DIR")?,
             config: path("COEVAL_CONFIG")?,
+            object_stores: StoreSettings { variables: object_stores(), ..StoreSettings::default() },
             user_cache: self::home("XDG_CACHE_HOME").or_else(|| below_home(".cache")),
             user_config: self::home("XDG_CONFIG_HOME").or_else(|| below_home(".config")),
         })
     }
+}
+
+/// The variables that the tools of the object stores share.
+fn object_stores() -> Vec<(String, String)> {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let of_store = |name: &str| ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|p| name.starts_with(p));
+    std::env::vars_os().filter_map(text).filter(|(name, _)| of_store(name)).collect()
 }
 
 /// A variable that the user set for coeval.

@@ -11,7 +11,7 @@ use super::format::name;
 use super::format::segment::Segment;
 use super::read::{self, BlockCache, Decoders};
 use super::view::View;
-use crate::backend::{self, Backend, Created};
+use crate::backend::{self, Backend, Cached, Created};
 use crate::context::Context;
 use crate::crypto::{
     self, KdfCost, MasterKey, ObjectKind, Protection, Sealer, Slot, Unlock, random,
@@ -101,11 +101,14 @@ impl Repo {
         let object = sealer.seal_object(ObjectKind::Config, name::CONFIG, &config.encode()?)?;
         match backend.create(name::CONFIG, &object)? {
             Created::New => Ok(()),
+            // Ours, if the answer to an earlier try was lost.
+            Created::Existed if backend.get(name::CONFIG)? == object => Ok(()),
             Created::Existed => Err(exists()),
         }
     }
 
-    /// Opens a repository. The view of the index is kept under `cache`.
+    /// Opens a repository. The view of the index is kept under `cache`, and what is read often of
+    /// a store that is far away.
     pub fn open(
         backend: Arc<dyn Backend>,
         unlock: &Unlocking<'_>,
@@ -120,9 +123,14 @@ impl Repo {
         };
         let master = Self::master(&*backend, &object, unlock)?;
         let (config, sealer) = Self::open_config(&object, master.as_ref())?;
-        let directory = cache.join(config.id.to_string()).join("index");
+        let cache = cache.join(config.id.to_string());
+        let directory = cache.join("index");
         let present = segment_ids(&*backend)?;
         let view = View::open(&directory, &present)?;
+        let backend: Arc<dyn Backend> = match backend.worth_keeping() {
+            0 => backend,
+            limit => Arc::new(Cached::new(backend, cache.join("objects"), limit)),
+        };
         let (blocks, decoders) = (read::block_cache(), Decoders::default());
         let collections = Mutex::default();
         let repo = Self { backend, sealer, master, config, view, blocks, decoders, collections };

@@ -26,7 +26,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
-    let repo = app.open()?;
+    let repo = app.open_afresh()?;
     if let Some(wanted) = &args.refs {
         return refs(&app.snapshot(&repo, wanted)?, app);
     }
