@@ -184,27 +184,31 @@ mod tests {
         assert_ne!(wait(|_| Subset::Percent(5.0), 10, 0), HashSet::new());
     }
 
-    proptest! {
-        #[test]
-        fn a_part_is_as_large_as_was_asked_for(
-            sizes in prop::collection::vec(1_u64..10_000, 1..60),
-            percent in 0.1_f64..100.0,
-            most in 1_u64..100_000,
-        ) {
-            let present: HashMap<PackId, u64> =
-                (0..).zip(&sizes).map(|(n, size)| (pack(n), *size)).collect();
-            let folder = tempfile::tempdir().unwrap();
-            let turns = Turns::load(&Memory::new(folder.path().into()), &present, &Context::new());
-            let all: u64 = sizes.iter().sum();
-            let read = |subset| -> u64 {
-                turns.choose(subset, &present).iter().map(|id| present[id]).sum()
-            };
-            let part = read(Subset::Percent(percent)) as f64;
-            let largest = *sizes.iter().max().unwrap();
-            prop_assert!(part >= all as f64 * percent / 100.0);
-            prop_assert!(part <= all as f64 * percent / 100.0 + 1.0 + largest as f64);
-            let part = read(Subset::Bytes(most));
-            prop_assert!(part > 0 && (part <= most || part <= largest));
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    mod parts {
+        use super::*;
+        proptest! {
+            #[test]
+            fn a_part_is_as_large_as_was_asked_for(
+                sizes in prop::collection::vec(1_u64..10_000, 1..60),
+                percent in 0.1_f64..100.0,
+                most in 1_u64..100_000,
+            ) {
+                let present: HashMap<PackId, u64> =
+                    (0..).zip(&sizes).map(|(n, size)| (pack(n), *size)).collect();
+                let folder = tempfile::tempdir().unwrap();
+                let turns = Turns::load(&Memory::new(folder.path().into()), &present, &Context::new());
+                let all: u64 = sizes.iter().sum();
+                let read = |subset| -> u64 {
+                    turns.choose(subset, &present).iter().map(|id| present[id]).sum()
+                };
+                let part = read(Subset::Percent(percent)) as f64;
+                let largest = *sizes.iter().max().unwrap();
+                prop_assert!(part >= all as f64 * percent / 100.0);
+                prop_assert!(part <= all as f64 * percent / 100.0 + 1.0 + largest as f64);
+                let part = read(Subset::Bytes(most));
+                prop_assert!(part > 0 && (part <= most || part <= largest));
+            }
         }
     }
 
