@@ -30,6 +30,8 @@ pub enum Event {
     },
     /// A fact that the user should know, but that makes nothing incomplete.
     Note(String),
+    /// Something is wrong that does not keep the operation from being done. It is always told.
+    Warning(String),
     /// What became of one entry; only for who [wants](Reporter::wants_entries) to know.
     Entry {
         /// Which one.

@@ -223,9 +223,16 @@ impl App {
         Ok(self.config()?.application.name.clone().unwrap_or_default())
     }
 
+    /// All snapshots; warns of those that cannot be read or went missing.
+    pub fn timeline(&self, repo: &Repo) -> Result<Timeline, Failure> {
+        let timeline = Timeline::load(repo)?;
+        timeline.warn(&self.ctx);
+        Ok(timeline)
+    }
+
     /// The snapshot that the user means.
     pub fn snapshot(&self, repo: &Arc<Repo>, text: &str) -> Result<Snapshot, Failure> {
-        let timeline = Timeline::load(repo)?;
+        let timeline = self.timeline(repo)?;
         let (id, manifest) = timeline.select(text, &self.filter()?, &self.ctx)?;
         Ok(Snapshot { repo: Arc::clone(repo), id: *id, manifest: manifest.clone() })
     }
@@ -235,7 +242,7 @@ impl App {
     /// The state at a moment: a snapshot that holds it already, or one that is made of the
     /// snapshot before and the transactions since, where those were followed.
     pub fn moment(&self, repo: &Arc<Repo>, text: &str, until: &Until) -> Result<Snapshot, Failure> {
-        let timeline = Timeline::load(repo)?;
+        let timeline = self.timeline(repo)?;
         let filter = self.filter()?;
         let Some(between) = snapshot::between(repo, &timeline, &filter, until)? else {
             if matches!(until, Until::Time(_)) {

@@ -195,6 +195,11 @@ impl Reporter for Progress {
             Event::Skipped { item, reason } => self.skip(&item, &reason),
             Event::Note(text) if self.output.is_quiet() || self.output.is_json() => drop(text),
             Event::Note(text) => self.say(&format!("note: {text}")),
+            Event::Warning(text) if self.output.is_json() => {
+                let message = serde_json::json!({ "message_type": "warning", "message": text });
+                self.say(&message.to_string());
+            }
+            Event::Warning(text) => self.say(&format!("warning: {text}")),
             Event::Entry { item, fate, bytes } => self.entry(&item, fate, bytes),
             Event::Unchanged { .. } | Event::LeftOut(_) => {}
         }

@@ -1,7 +1,7 @@
 //! Verification and repair of what the repository stores, without knowing what it means. What its
 //! trees refer to is the snapshot room's to walk.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,23 +11,27 @@ use serde::Serialize;
 use super::error::RepoError;
 use super::format::block::Decoder;
 use super::format::pack::{self, BlockEntry, Footer, Part};
-use super::format::segment::{PackRecord, Segment};
+use super::format::segment::PackRecord;
 use super::format::{FormatError, codec, name};
 use super::open::{Repo, segment_ids};
 use super::session::SessionRecord;
+use super::subset::{Subset, Turns};
 use crate::context::Context;
 use crate::crypto::{ObjectKind, PackOpener};
 use crate::hint::Failure;
 use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
 use crate::report::Event;
+use crate::time::Timestamp;
 
 /// How much of the packs a check reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ReadData {
     /// Names, sizes, headers and footers.
     Structure,
     /// Every byte: all blocks are decoded, all chunks hashed.
     Everything,
+    /// Every byte of some of them.
+    Some(Subset),
 }
 
 /// Something that is wrong.
@@ -46,6 +50,13 @@ pub struct Checked {
     pub findings: Vec<Finding>,
     /// Chunks that stand in damaged places; another copy may still be good.
     pub damaged: HashSet<ChunkId>,
+    /// Packs of which something is missing or wrong.
+    pub broken: BTreeSet<PackId>,
+    /// Packs of which every byte was read and found good.
+    pub whole: HashSet<PackId>,
+    /// When the pack was read in full, by this host, that has waited longest since; none if there
+    /// is one that never was, or nothing was read.
+    pub all_since: Option<Timestamp>,
     /// Packs looked at.
     pub packs: u64,
     /// Bytes read of them.
@@ -59,6 +70,9 @@ impl Repo {
     pub fn check_objects(&self, read: ReadData, ctx: &Context) -> Result<Checked, Failure> {
         let mut checked = Checked::default();
         self.check_small_objects(&mut checked)?;
+        self.tell_lost_keys(ctx)?;
+        // Before the packs are listed: segments that name theirs are there by then.
+        let committed = self.committed()?;
         let mut present: HashMap<String, u64> = self
             .backend
             .list(name::PACKS)
@@ -67,6 +81,10 @@ impl Repo {
             .map(|e| (e.name, e.size))
             .collect();
         ctx.phase("checking packs", Some(present.len() as u64));
+        let (turns, chosen) = self.turns(&present, read, ctx);
+        let reads = |id: PackId| {
+            if chosen.contains(&id) { ReadData::Everything } else { ReadData::Structure }
+        };
         let mut looked_at = HashSet::new();
         let checked = Mutex::new(checked);
         let segments = segment_ids(&*self.backend)?;
@@ -83,6 +101,7 @@ impl Repo {
                 {
                     // Not named by two segments nor collected, but gone.
                     let mut checked = lock(&checked);
+                    checked.broken.insert(record.id);
                     checked.damaged.extend(chunk_ids(&record.footer));
                     checked.find(name, &"the index names it, but it is not there");
                 }
@@ -90,22 +109,67 @@ impl Repo {
             });
         indexed.par_bridge().try_for_each(|(record, size)| {
             ctx.check_cancelled()?;
-            let found = self.check_pack(record.id, size, Some(&record), read);
+            let found = self.check_pack(record.id, size, Some(&record), reads(record.id));
             lock(&checked).add(found);
             ctx.report(Event::Progress { items: 1, bytes: size });
             Ok::<_, Failure>(())
         })?;
+        // What this host knows of packs that no segment names any more, others cannot know: what
+        // snapshots need of them is missing.
+        for id in present.keys().filter_map(|name| pack_id(name)) {
+            self.view.lose(id)?;
+        }
         present.into_par_iter().try_for_each(|(name, size)| {
             ctx.check_cancelled()?;
             let found = match pack_id(&name) {
-                Some(id) => self.check_pack(id, size, None, read),
+                Some(id) => {
+                    let mut found = self.check_pack(id, size, None, reads(id));
+                    if committed.contains(&id.session) {
+                        let problem = "no index segment names it, but its snapshot was committed";
+                        found.find(name, &problem);
+                    }
+                    found
+                }
                 None => Checked::only(name, &"it is no name that coeval gives"),
             };
             lock(&checked).add(Checked { orphans: 1, ..found });
             ctx.report(Event::Progress { items: 1, bytes: size });
             Ok::<_, Failure>(())
         })?;
-        Ok(checked.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let mut checked = checked.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if read != ReadData::Structure {
+            checked.all_since = turns.verified(&checked.whole, &self.memory, ctx);
+        }
+        Ok(checked)
+    }
+
+    /// The sessions that committed a snapshot.
+    fn committed(&self) -> Result<HashSet<SnapshotId>, RepoError> {
+        match self.list_snapshots() {
+            Ok(listed) => Ok(listed.valid.into_iter().collect()),
+            // An object with a name that nobody gives; who reads the snapshots says so.
+            Err(RepoError::Format(_)) => Ok(HashSet::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whose turn it is to be read, and which packs are read now.
+    fn turns(
+        &self,
+        present: &HashMap<String, u64>,
+        read: ReadData,
+        ctx: &Context,
+    ) -> (Turns, HashSet<PackId>) {
+        let present = present.iter().filter_map(|(name, size)| Some((pack_id(name)?, *size)));
+        let present: HashMap<PackId, u64> = present.collect();
+        let subset = match read {
+            ReadData::Structure => return (Turns::default(), HashSet::new()),
+            ReadData::Everything => Subset::Part { number: 1, of: 1 },
+            ReadData::Some(subset) => subset,
+        };
+        let turns = Turns::load(&self.memory, &present, ctx);
+        let chosen = turns.choose(subset, &present);
+        (turns, chosen)
     }
 
     /// The packs that a segment describes; none, and a finding, if it is damaged.
@@ -163,13 +227,30 @@ impl Repo {
         read: ReadData,
     ) -> Checked {
         let mut checked = Checked { packs: 1, ..Checked::default() };
+        self.look_into_pack(id, size, indexed, read, &mut checked);
+        if !checked.findings.is_empty() {
+            checked.broken.insert(id);
+        } else if read == ReadData::Everything {
+            checked.whole.insert(id);
+        }
+        checked
+    }
+
+    fn look_into_pack(
+        &self,
+        id: PackId,
+        size: u64,
+        indexed: Option<&PackRecord>,
+        read: ReadData,
+        checked: &mut Checked,
+    ) {
         let name = name::pack(id);
         let record = match self.read_footer(id, size) {
             Ok(record) => record,
             Err(error) => {
                 checked.find(name.clone(), &error);
                 // The index still knows where the blocks are: most may be good.
-                let Some(indexed) = indexed else { return checked };
+                let Some(indexed) = indexed else { return };
                 indexed.clone()
             }
         };
@@ -178,12 +259,11 @@ impl Repo {
             checked.find(name, &"the index describes it differently");
         } else if read == ReadData::Everything {
             checked.bytes = size;
-            if let Err(error) = self.check_blocks(&name, &record, &mut checked) {
+            if let Err(error) = self.check_blocks(&name, &record, checked) {
                 checked.damaged.extend(chunk_ids(&record.footer));
                 checked.find(name, &error);
             }
         }
-        checked
     }
 
     /// Decodes every block and hashes every chunk, so that one bad block is one finding and the
@@ -281,42 +361,6 @@ impl Repo {
         Ok(PackRecord { id, salt, size, footer: Footer::decode(&footer)? })
     }
 
-    /// Builds the index anew from the footers of all packs, and replaces every index segment.
-    /// Packs whose footer cannot be read are findings; their chunks are lost to the index.
-    pub fn rebuild_index(&self, ctx: &Context) -> Result<Vec<Finding>, Failure> {
-        const CHUNKS: usize = 1 << 16;
-        let old = segment_ids(&*self.backend)?;
-        let packs = self.backend.list(name::PACKS).map_err(RepoError::from)?;
-        ctx.phase("reading pack footers", Some(packs.len() as u64));
-        let mut checked = Checked::default();
-        let mut segment = Segment { supersedes: old.iter().copied().collect(), packs: Vec::new() };
-        let mut chunks = 0;
-        for entry in packs {
-            ctx.check_cancelled()?;
-            let Some(id) = pack_id(&entry.name) else { continue };
-            if self.collections().is_dead(id) {
-                continue;
-            }
-            match self.read_footer(id, entry.size) {
-                Ok(record) => {
-                    chunks += record.footer.chunk_count();
-                    segment.packs.push(record);
-                }
-                Err(error) => checked.find(entry.name, &error),
-            }
-            if chunks >= CHUNKS {
-                self.publish(&std::mem::take(&mut segment))?;
-                chunks = 0;
-            }
-            ctx.report(Event::Progress { items: 1, bytes: entry.size });
-        }
-        self.publish(&segment)?;
-        for id in old {
-            self.backend.delete(&name::segment(id)).map_err(RepoError::from)?;
-        }
-        Ok(checked.findings)
-    }
-
     /// Whether the index knows where a chunk is.
     pub fn contains(&self, id: &ChunkId) -> Result<bool, RepoError> {
         Ok(self.view.locate(id)?.is_some())
@@ -371,6 +415,8 @@ impl Checked {
     fn add(&mut self, other: Self) {
         self.findings.extend(other.findings);
         self.damaged.extend(other.damaged);
+        self.broken.extend(other.broken);
+        self.whole.extend(other.whole);
         self.packs += other.packs;
         self.bytes += other.bytes;
         self.orphans += other.orphans;

@@ -34,6 +34,11 @@ impl Collections {
         self.count + 1
     }
 
+    /// How many are finished.
+    pub(super) const fn finished(&self) -> u64 {
+        self.finished
+    }
+
     /// Whether the snapshot is removed, or about to be: it cannot come back.
     pub(super) fn removes(&self, id: SnapshotId) -> bool {
         self.forgotten.contains(&id)

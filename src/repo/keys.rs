@@ -1,13 +1,20 @@
 //! Key slots: ways to open the repository. Adding or removing one wraps the master key anew or
 //! deletes a wrapped copy; no data is encrypted again.
 
+use std::collections::BTreeSet;
+
 use super::error::RepoError;
 use super::format::name;
+use super::history::kept;
 use super::open::{NewKey, Repo};
 use crate::backend::Backend;
 use crate::context::Context;
 use crate::crypto::Slot;
 use crate::id::KeyId;
+use crate::report::Event;
+
+/// The list in the cache of keys that were seen.
+const LIST: &str = "keys";
 
 impl Repo {
     /// All key slots of a repository, oldest first.
@@ -25,6 +32,20 @@ impl Repo {
     /// What opens this repository; nothing, when it is not encrypted.
     pub fn keys(&self) -> Result<Vec<Slot>, RepoError> {
         Self::slots(&*self.backend)
+    }
+
+    /// Tells, once, of keys that this host has seen in an earlier check and that are gone: nothing
+    /// says whether somebody removed them or lost them.
+    pub(super) fn tell_lost_keys(&self, ctx: &Context) -> Result<(), RepoError> {
+        let there = self.backend.list(name::KEYS)?.into_iter().map(|entry| entry.name);
+        let there: BTreeSet<String> = there.collect();
+        for key in self.memory.recall(LIST).map_err(RepoError::Scratch)? {
+            if !there.contains(&key) {
+                let text = format!("{key} is gone since this host last checked");
+                ctx.report(Event::Warning(text));
+            }
+        }
+        kept(self.memory.remember(LIST, there.into_iter()))
     }
 
     /// Adds a way to open the repository.

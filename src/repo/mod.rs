@@ -15,27 +15,34 @@ mod error;
 mod fetch;
 pub mod format;
 mod gather;
+mod history;
 mod keys;
 mod open;
 mod packer;
 mod read;
+mod remember;
+mod repair;
 mod scratch;
 mod seen;
 mod session;
 mod sizes;
 mod snapshots;
+mod subset;
 mod view;
 
 pub use check::{Checked, Finding, ReadData};
 pub use chunks::{ChunkReader, ChunkWriter, Class, EachChunk, MemoryChunks};
 pub use collect::{
-    CollectOptions, CollectedBytes, CollectionPlan, EachNeeded, Mark, Needed, Unused, Writers,
+    CollectOptions, CollectedBytes, CollectionPlan, EachNeeded, Mark, Needed, Salvaged, Unused,
+    Writers,
 };
 pub use compression::Compression;
 pub use error::RepoError;
+pub use history::History;
 pub use open::{NewKey, Repo, Unlocking};
 pub use scratch::Scratch;
 pub use seen::SeenChunks;
 pub use session::{Session, Written};
 pub use sizes::StoredChunk;
 pub use snapshots::StoredSnapshot;
+pub use subset::Subset;

@@ -10,6 +10,7 @@ use super::format::config::Config;
 use super::format::name;
 use super::format::segment::Segment;
 use super::read::{self, BlockCache, Decoders};
+use super::remember::Memory;
 use super::view::View;
 use crate::backend::{self, Backend, Cached, Created};
 use crate::context::Context;
@@ -34,6 +35,7 @@ pub struct Repo {
     pub(super) blocks: BlockCache,
     pub(super) decoders: Decoders,
     pub(super) collections: Mutex<Collections>,
+    pub(super) memory: Memory,
 }
 
 /// How an encrypted repository is opened.
@@ -123,17 +125,18 @@ impl Repo {
         };
         let master = Self::master(&*backend, &object, unlock)?;
         let (config, sealer) = Self::open_config(&object, master.as_ref())?;
-        let cache = cache.join(config.id.to_string());
-        let directory = cache.join("index");
+        let folder = cache.join(config.id.to_string());
         let present = segment_ids(&*backend)?;
-        let view = View::open(&directory, &present)?;
+        let view = View::open(&folder.join("index"), &present)?;
         let backend: Arc<dyn Backend> = match backend.worth_keeping() {
             0 => backend,
-            limit => Arc::new(Cached::new(backend, cache.join("objects"), limit)),
+            limit => Arc::new(Cached::new(backend, folder.join("objects"), limit)),
         };
+        let memory = Memory::new(folder);
         let (blocks, decoders) = (read::block_cache(), Decoders::default());
         let collections = Mutex::default();
-        let repo = Self { backend, sealer, master, config, view, blocks, decoders, collections };
+        let repo =
+            Self { backend, sealer, master, config, view, blocks, decoders, collections, memory };
         repo.learn_collections_if_sound()?;
         Ok(repo)
     }

@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::crypto::{ObjectKind, random};
 use crate::hint::Failure;
 use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
+use crate::report::Event;
 use crate::time::Timestamp;
 
 /// Bytes of blocks that may wait for a thread, for each thread, before a writer makes the next
@@ -206,6 +207,12 @@ impl<'scope> Session<'_, 'scope, '_> {
         let session = name::session(*id);
         if repo.backend.get(&session).is_err_and(|error| error.is_not_found()) {
             return Err(RepoError::Aborted { id: *id });
+        }
+        // It is committed, whatever becomes of what this host remembers.
+        if let Err(error) = repo.remember_commit(*id) {
+            let text =
+                format!("nobody here will notice if snapshot {} is lost: {error}", id.short());
+            self.shared.ctx.report(Event::Warning(text));
         }
         Ok(*id)
     }

@@ -143,14 +143,14 @@ pub fn capture_held(
     };
     if mode == Mode::DryRun {
         repo.refresh()?;
-        let (parent, scratch) = (find_parent(repo, options)?, repo.scratch()?);
+        let (parent, scratch) = (find_parent(repo, options, ctx)?, repo.scratch()?);
         let records = capture_all(&scratch, parent.as_ref())?;
         return Ok(captured(None, manifest(parent, records, Written::default()), false));
     }
     repo.write(options.compression, ctx, |session| {
         // Not before the session can be seen: from then on nobody removes what is in a snapshot
         // that is still valid, so what the parent refers to needs no looking up.
-        let parent = find_parent(repo, options)?;
+        let parent = find_parent(repo, options, ctx)?;
         let records = capture_all(session, parent.as_ref())?;
         if mode.is_superfluous(&records.0, parent.as_ref()) {
             return Ok(captured(None, manifest(parent, records, Written::default()), true));
@@ -184,13 +184,18 @@ fn is_empty(source: &SourceRecord) -> bool {
     source.entries <= u64::from(source.kind != Kind::Database)
 }
 
-fn find_parent(repo: &Arc<Repo>, options: &CaptureOptions) -> Result<Option<Snapshot>, Failure> {
+fn find_parent(
+    repo: &Arc<Repo>,
+    options: &CaptureOptions,
+    ctx: &Context,
+) -> Result<Option<Snapshot>, Failure> {
     let filter = Filter {
         host: Some(options.host.clone()),
         application: Some(options.application.clone()),
         ..Filter::default()
     };
     let timeline = Timeline::load(repo)?;
+    timeline.warn(ctx);
     let found = match options.parent {
         Parent::None => None,
         Parent::Newest => {

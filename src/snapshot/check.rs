@@ -11,6 +11,7 @@ use crate::hint::{ErrorKind, Failure};
 use crate::id::ChunkId;
 use crate::repo::{ChunkReader as _, Finding, ReadData, Repo, RepoError, SeenChunks};
 use crate::source::display_key;
+use crate::time::Timestamp;
 use crate::tree::{self, Tree, Visit};
 
 /// What a check found.
@@ -24,6 +25,11 @@ pub struct CheckReport {
     pub packs: u64,
     /// Bytes of packs that were read and decoded.
     pub bytes: u64,
+    /// Packs of which every byte was read and found good.
+    pub whole: u64,
+    /// When the pack was read in full, by this host, that has waited longest since; none if there
+    /// is one that never was, or nothing was read.
+    pub all_since: Option<Timestamp>,
     /// Packs that no index segment describes: left by an interrupted session, harmless.
     pub orphans: u64,
 }
@@ -36,6 +42,8 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
         findings: objects.findings,
         packs: objects.packs,
         bytes: objects.bytes,
+        whole: objects.whole.len() as u64,
+        all_since: objects.all_since,
         orphans: objects.orphans,
         ..CheckReport::default()
     };
@@ -52,6 +60,13 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
             return Ok(report);
         }
     };
+    for finding in timeline.findings() {
+        // A snapshot that cannot be read was found above.
+        if !report.findings.iter().any(|found| found.object == finding.object) {
+            report.findings.push(finding.clone());
+        }
+    }
+    check_parents(repo, &timeline, &mut report)?;
     let mut seen = SeenChunks::default();
     for (id, manifest) in timeline.iter(&Filter::default()) {
         ctx.check_cancelled()?;
@@ -61,6 +76,32 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
         walk_snapshot(&snapshot, &objects.damaged, &mut seen, &mut report)?;
     }
     Ok(report)
+}
+
+/// Snapshots name the one before them: where that is gone and nothing removed it, history went
+/// missing, also for a host that never saw it.
+fn check_parents(
+    repo: &Repo,
+    timeline: &Timeline,
+    report: &mut CheckReport,
+) -> Result<(), Failure> {
+    let all = Filter::default();
+    let parents = timeline.iter(&all).filter_map(|(_, manifest)| manifest.parent);
+    let lost = match repo.unaccounted(&parents.collect()) {
+        // What is wrong with the collections was found above.
+        Err(RepoError::Open(_) | RepoError::Format(_)) => return Ok(()),
+        lost => lost?,
+    };
+    for (id, manifest) in timeline.iter(&all) {
+        if let Some(parent) = manifest.parent.filter(|parent| lost.contains(parent)) {
+            let problem = format!(
+                "snapshot {} was taken before it, and is gone, though no collection removed it",
+                parent.short()
+            );
+            report.find(&format!("snapshot {}", id.short()), &problem);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a snapshot seems to be there: its catalogues can be read, and the index knows the root of

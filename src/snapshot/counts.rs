@@ -175,7 +175,7 @@ impl Reporter for Collector {
                     Some(known) => known.add(*more),
                 }
             }
-            Event::Phase { .. } | Event::Note(_) | Event::Entry { .. } => {}
+            Event::Phase { .. } | Event::Note(_) | Event::Warning(_) | Event::Entry { .. } => {}
         }
         self.inner.report(event);
     }

@@ -3,7 +3,8 @@
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::id::SnapshotId;
-use crate::repo::{Repo, StoredSnapshot};
+use crate::repo::{Finding, Repo, StoredSnapshot};
+use crate::report::Event;
 use crate::time::{Timestamp, parse_time};
 
 use super::manifest::{Manifest, Reason};
@@ -12,6 +13,7 @@ use super::manifest::{Manifest, Reason};
 #[derive(Debug, Clone, Default)]
 pub struct Timeline {
     snapshots: Vec<(SnapshotId, Manifest)>,
+    findings: Vec<Finding>,
 }
 
 /// Which snapshots to look at.
@@ -37,9 +39,24 @@ impl Filter {
 }
 
 impl Timeline {
-    /// Reads all snapshots.
+    /// Reads all snapshots. Those that are damaged or missing are [`Self::findings`].
     pub fn load(repo: &Repo) -> Result<Self, Failure> {
-        Self::of(repo.snapshots()?)
+        let history = repo.history()?;
+        let timeline = Self::of(history.snapshots)?;
+        Ok(Self { findings: history.findings, ..timeline })
+    }
+
+    /// What is wrong with the snapshots that it does not hold.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Tells what is wrong with the snapshots that it does not hold: what `latest` means may not be
+    /// what was the latest.
+    pub fn warn(&self, ctx: &Context) {
+        for Finding { object, problem } in &self.findings {
+            ctx.report(Event::Warning(format!("{object}: {problem}")));
+        }
     }
 
     /// Reads the snapshots that were forgotten and can be brought back.
@@ -53,7 +70,7 @@ impl Timeline {
             .map(|stored| Ok((stored.id, Manifest::decode(&stored.manifest)?)))
             .collect::<Result<Vec<_>, Failure>>()?;
         snapshots.sort_by_key(|(id, manifest)| (manifest.time, *id));
-        Ok(Self { snapshots })
+        Ok(Self { snapshots, findings: Vec::new() })
     }
 
     /// The snapshots that a filter admits, oldest first.

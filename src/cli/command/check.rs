@@ -5,8 +5,9 @@ use crate::cli::app::App;
 use crate::cli::output::{count, size};
 use crate::cli::references;
 use crate::hint::{ErrorKind, Failure};
-use crate::repo::ReadData;
+use crate::repo::{ReadData, Subset};
 use crate::snapshot::{self, CheckReport, Snapshot};
+use crate::time::Timestamp;
 
 /// Verify the repository
 ///
@@ -17,11 +18,16 @@ pub struct Args {
     /// Read everything
     #[arg(long)]
     read_data: bool,
+    /// Read a part: so much of everything (5%), one of several parts (1/12), or a size (2G). Those
+    /// packs come first that this host has not read for longest, so that a part now and then reads
+    /// everything in time; 1/12 names the same packs on every host
+    #[arg(long, value_name = "PART", value_parser = subset, conflicts_with = "read_data")]
+    read_data_subset: Option<Subset>,
     /// Instead, follow what the records of a snapshot refer to: other records by their foreign
     /// keys, and the files that they name, where `files` in [database.NAME] of coeval.toml or the
     /// Django application says which columns do. With -v, also list files that no record names
     #[arg(long, value_name = "SNAPSHOT", num_args = 0..=1, default_missing_value = "latest")]
-    #[arg(conflicts_with = "read_data")]
+    #[arg(conflicts_with_all = ["read_data", "read_data_subset"])]
     refs: Option<String>,
 }
 
@@ -30,7 +36,11 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     if let Some(wanted) = &args.refs {
         return refs(&app.snapshot(&repo, wanted)?, app);
     }
-    let read = if args.read_data { ReadData::Everything } else { ReadData::Structure };
+    let read = match args.read_data_subset {
+        Some(subset) => ReadData::Some(subset),
+        None if args.read_data => ReadData::Everything,
+        None => ReadData::Structure,
+    };
     let report = snapshot::check(&repo, read, &app.ctx)?;
     app.progress.finish();
     show(&report, app)?;
@@ -101,6 +111,8 @@ fn show(report: &CheckReport, app: &App) -> Result<(), Failure> {
             "snapshots": report.snapshots,
             "packs": report.packs,
             "bytes_read": report.bytes,
+            "packs_read": report.whole,
+            "all_read_since": report.all_since.map(Timestamp::to_rfc3339),
             "orphaned_packs": report.orphans,
         }));
     }
@@ -117,5 +129,16 @@ fn show(report: &CheckReport, app: &App) -> Result<(), Failure> {
     };
     let (snapshots, packs) = (count(report.snapshots, "snapshot"), count(report.packs, "pack"));
     output.detail(format!("checked {snapshots} and {packs}{read}{orphans}"))?;
+    if report.bytes > 0 && report.whole < report.packs {
+        output.detail(match report.all_since {
+            Some(time) => format!("this host has read all packs since {}", time.to_local()),
+            None => "there are packs that this host has never read".to_owned(),
+        })?;
+    }
     if report.findings.is_empty() { output.detail("no errors were found") } else { Ok(()) }
+}
+
+fn subset(text: &str) -> Result<Subset, String> {
+    let size = || crate::cli::excludes::parse_size(text).map(Subset::Bytes);
+    text.parse().or_else(|wrong: String| size().map_err(|_| wrong))
 }

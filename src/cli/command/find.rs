@@ -169,7 +169,7 @@ impl SizeTest {
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let patterns = Patterns::new(args, app)?;
     let repo = app.open()?;
-    let timeline = Timeline::load(&repo)?;
+    let timeline = app.timeline(&repo)?;
     let chosen = args.snapshots.choose(&timeline, app)?;
     let wanted = |found: &Found<'_>| patterns.admit(found);
     let mut finder = Finder::new(&wanted, Finder::BUDGET);

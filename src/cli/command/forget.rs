@@ -105,7 +105,7 @@ struct Group<'a> {
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
-    let timeline = Timeline::load(&repo)?;
+    let timeline = app.timeline(&repo)?;
     let filter = Filter { host: args.host.clone(), tags: args.tag.clone(), ..app.filter()? };
     let mut groups = group(&timeline, &filter, &args.group_by)?;
     if args.snapshots.is_empty() {

@@ -7,7 +7,7 @@ use crate::cli::error::usage;
 use crate::cli::output::{Verbosity, count};
 use crate::cli::places::lossless;
 use crate::hint::Failure;
-use crate::snapshot::{self, Filter, Snapshot, Timeline};
+use crate::snapshot::{self, Filter, Snapshot};
 
 /// Show when a file, a folder, a table or a record changed: the snapshots, newest first
 ///
@@ -38,7 +38,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     }
     let repo = app.open()?;
     let filter = Filter { host: args.host.clone(), tags: args.tag.clone(), ..app.filter()? };
-    let timeline = Timeline::load(&repo)?;
+    let timeline = app.timeline(&repo)?;
     let verbose = app.output.verbosity == Verbosity::Verbose;
     let mut shown = 0;
     for step in snapshot::history(&repo, timeline.iter(&filter), &args.path) {

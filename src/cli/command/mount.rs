@@ -8,7 +8,7 @@ use crate::cli::sources::absolute;
 use crate::hint::Failure;
 use crate::mount::{self, Access};
 use crate::report::Event;
-use crate::snapshot::{Filter, Timeline};
+use crate::snapshot::Filter;
 use crate::source::Kind;
 
 /// Show the files of all snapshots as a folder, read-only, until Ctrl-C
@@ -37,7 +37,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let filter = Filter { host: args.host.clone(), tags: args.tag.clone(), ..app.filter()? };
     let folder = absolute(&args.folder)?;
     let access = if args.allow_other { Access::Everyone } else { Access::Owner };
-    let timeline = Timeline::load(&repo)?;
+    let timeline = app.timeline(&repo)?;
     let databases = timeline
         .iter(&filter)
         .flat_map(|(_, manifest)| &manifest.sources)

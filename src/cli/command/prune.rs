@@ -24,6 +24,18 @@ pub struct Args {
     /// Copy what is needed out of packs of this size together at most
     #[arg(long, value_name = "SIZE", value_parser = crate::cli::excludes::parse_size)]
     max_repack: Option<u64>,
+    #[command(flatten)]
+    waiting: Waiting,
+    /// Say what would be removed, and remove nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    #[arg(long, hide = true)]
+    keep_last: Option<String>,
+}
+
+/// What is done about backups that are at work.
+#[derive(Debug, clap::Args)]
+pub struct Waiting {
     /// How long to wait for backups that are at work: 0s, 10m [default: as long as they live]
     #[arg(long, value_name = "TIME", value_parser = span)]
     wait: Option<Duration>,
@@ -31,11 +43,15 @@ pub struct Args {
     /// again
     #[arg(long, conflicts_with = "wait")]
     immediate: bool,
-    /// Say what would be removed, and remove nothing
-    #[arg(short = 'n', long)]
-    dry_run: bool,
-    #[arg(long, hide = true)]
-    keep_last: Option<String>,
+}
+
+impl Waiting {
+    pub fn writers(&self) -> Writers {
+        match (self.immediate, self.wait) {
+            (true, _) => Writers::GiveUp,
+            (false, wait) => Writers::Wait(wait.unwrap_or(Duration::MAX)),
+        }
+    }
 }
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
@@ -46,10 +62,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         ));
     }
     let repo = app.open()?;
-    let writers = match (args.immediate, args.wait) {
-        (true, _) => Writers::GiveUp,
-        (false, wait) => Writers::Wait(wait.unwrap_or(Duration::MAX)),
-    };
+    let writers = args.waiting.writers();
     let max_repack = args.max_repack.unwrap_or(u64::MAX);
     let options = CollectOptions { max_unused: args.max_unused, max_repack, writers };
     if args.dry_run {

@@ -30,8 +30,7 @@ pub struct Args {
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
     let filter = Filter { host: args.host.clone(), tags: args.tag.clone(), ..app.filter()? };
-    let timeline =
-        if args.forgotten { Timeline::forgotten(&repo)? } else { Timeline::load(&repo)? };
+    let timeline = if args.forgotten { Timeline::forgotten(&repo)? } else { app.timeline(&repo)? };
     let mut shown: Vec<&(SnapshotId, Manifest)> = match &args.at {
         Some(time) => vec![timeline.at(time, &filter, &app.ctx)?],
         None => timeline.iter(&filter).collect(),

@@ -41,7 +41,7 @@ enum Mode {
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
-    let timeline = Timeline::load(&repo)?;
+    let timeline = app.timeline(&repo)?;
     let named = args
         .snapshots
         .iter()

@@ -5,7 +5,7 @@ use crate::cli::app::App;
 use crate::cli::error::usage;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
-use crate::snapshot::{self, Protection, Timeline};
+use crate::snapshot::{self, Protection};
 use crate::time::parse_time;
 
 /// Change the tags of snapshots, or protect them from being forgotten
@@ -52,7 +52,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         ));
     }
     let repo = app.open()?;
-    let timeline = Timeline::load(&repo)?;
+    let timeline = app.timeline(&repo)?;
     let filter = app.filter()?;
     let mut chosen = Vec::new();
     for text in &args.snapshots {

@@ -12,7 +12,7 @@ use crate::cli::live::LiveArgs;
 use crate::cli::probe::ProbeArgs;
 use crate::cli::targets::{self, DryRun, Going, How, database_in_place};
 use crate::hint::{ErrorKind, Failure};
-use crate::snapshot::{Overwrite, Reason, RestoredInto, Snapshot, SourceRecord, Timeline};
+use crate::snapshot::{Overwrite, Reason, RestoredInto, Snapshot, SourceRecord};
 use crate::source::{Extras, Kind};
 
 /// Go back to what was there before the last restore
@@ -36,7 +36,7 @@ pub struct Args {
 
 pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let repo = app.open()?;
-    let timeline = Timeline::load(&repo)?;
+    let timeline = app.timeline(&repo)?;
     let filter = app.filter()?;
     let found = timeline.iter(&filter).rev().find_map(|(id, manifest)| match &manifest.reason {
         Reason::BeforeRestore { into, .. } => Some((id, manifest, into)),

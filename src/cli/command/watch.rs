@@ -11,9 +11,7 @@ use crate::context::Cancel;
 use crate::hint::{ErrorKind, Failure};
 use crate::repo::{Compression, Repo};
 use crate::report::Event;
-use crate::snapshot::{
-    self, CaptureOptions, Filter, Manifest, Mode, Parent, Reason, Snapshot, Timeline,
-};
+use crate::snapshot::{self, CaptureOptions, Filter, Manifest, Mode, Parent, Reason, Snapshot};
 use crate::source::Source;
 
 /// Take a snapshot again and again, keeping connections open
@@ -135,7 +133,7 @@ fn forget(repo: &Arc<Repo>, options: &CaptureOptions, app: &App) -> Result<(), F
     if policy.is_empty() {
         return Ok(());
     }
-    let timeline = Timeline::load(repo)?;
+    let timeline = app.timeline(repo)?;
     let snapshots: Vec<_> = timeline.iter(&filter).collect();
     let sound = |id, manifest: &Manifest| {
         let manifest = manifest.clone();

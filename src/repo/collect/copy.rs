@@ -27,8 +27,8 @@ const SEGMENT_CHUNKS: usize = 1 << 16;
 
 /// Writes packs of copied chunks. Their names begin with an id of their own, of which there is no
 /// session: what is left of a copy that was interrupted is known to be nobody's.
-struct Copier<'r> {
-    repo: &'r Repo,
+pub(super) struct Copier<'r> {
+    pub(super) repo: &'r Repo,
     id: SnapshotId,
     next: u32,
     data: Gatherer,
@@ -107,7 +107,7 @@ impl Repo {
 }
 
 impl<'r> Copier<'r> {
-    fn new(repo: &'r Repo) -> Result<Self, RepoError> {
+    pub(super) fn new(repo: &'r Repo) -> Result<Self, RepoError> {
         let gatherer = |class, gathering| Gatherer::new(class, gathering, Compression::Auto, 1);
         Ok(Self {
             repo,
@@ -178,7 +178,7 @@ impl<'r> Copier<'r> {
     }
 
     /// Copies a block as it is if all of it is wanted; else gathers what is wanted anew.
-    fn copy_block(
+    pub(super) fn copy_block(
         &mut self,
         class: Class,
         block: Vec<u8>,
@@ -244,7 +244,7 @@ impl<'r> Copier<'r> {
         if segment.packs.is_empty() { Ok(()) } else { self.repo.publish(&segment) }
     }
 
-    fn finish(mut self) -> Result<u64, RepoError> {
+    pub(super) fn finish(mut self) -> Result<u64, RepoError> {
         for class in [Class::Data, Class::Node] {
             let rest: Vec<_> = self.gatherer(class).rest().collect();
             for gathered in rest.into_iter().filter(|gathered| !gathered.bytes.is_empty()) {

@@ -11,6 +11,7 @@ mod index;
 mod mark;
 mod plan;
 mod remove;
+mod salvage;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use mark::Live;
 pub use mark::{EachNeeded, Mark, Needed};
 pub use plan::CollectionPlan;
 use remove::Finishing;
+pub use salvage::Salvaged;
 
 /// How much of a collection is worth its cost.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -70,7 +70,7 @@ impl Repo {
         Ok(self.refresh()?)
     }
 
-    fn is_finished(&self, number: u64) -> bool {
+    pub(super) fn is_finished(&self, number: u64) -> bool {
         self.collections().open.as_ref().is_none_or(|(open, _)| *open != number)
     }
 
@@ -149,7 +149,7 @@ impl Repo {
         Ok(u64::from(created == Created::New))
     }
 
-    fn remove_packs(
+    pub(super) fn remove_packs(
         &self,
         packs: &[PackId],
         done: &mut CollectedBytes,
@@ -181,7 +181,7 @@ impl Repo {
 
     /// Removes what there is of snapshots that are none any more. In this order: a snapshot whose
     /// session is gone is none, so that nothing comes back if this stops in the middle.
-    fn remove_sessions(
+    pub(super) fn remove_sessions(
         &self,
         collection: &Collection,
         void: &[SnapshotId],

@@ -1,0 +1,209 @@
+//! Taking damaged packs out of the repository, after what can still be read of them was copied.
+//! It is a collection that condemns them, so it runs beside everything else and is finished by
+//! whoever comes next; only that it keeps all that can be read, without asking who needs it, and
+//! that what cannot be read does not stop it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::super::check::Finding;
+use super::super::error::RepoError;
+use super::super::format::block::Decoder;
+use super::super::format::collection::Collection;
+use super::super::format::name;
+use super::super::format::pack::{BlockEntry, Part};
+use super::super::format::segment::PackRecord;
+use super::super::open::Repo;
+use super::super::seen::SeenChunks;
+use super::copy::Copier;
+use super::plan::CollectionPlan;
+use super::{CollectedBytes, Writers};
+use crate::backend::BackendErrorKind;
+use crate::context::Context;
+use crate::hint::Failure;
+use crate::id::PackId;
+use crate::report::Event;
+
+/// What became of damaged packs.
+#[derive(Debug, Default)]
+pub struct Salvaged {
+    /// How many were removed.
+    pub packs: u64,
+    /// Bytes of packs with what was still good in them.
+    pub copied: u64,
+    /// What could not be read.
+    pub findings: Vec<Finding>,
+    /// Chunks that are lost: nobody else holds them.
+    pub lost: u64,
+}
+
+impl Repo {
+    /// Copies what can be read of these packs, and removes them: the index names nothing any more
+    /// that cannot be read, so the next backup stores it again if its source still has it.
+    ///
+    /// Fails, and removes nothing, where the store does not answer: what is only out of reach is
+    /// not lost.
+    pub fn repair_packs(
+        &self,
+        damaged: &BTreeSet<PackId>,
+        writers: Writers,
+        ctx: &Context,
+    ) -> Result<Salvaged, Failure> {
+        let mut salvaged = Salvaged::default();
+        loop {
+            self.learn_collections()?;
+            self.refresh()?;
+            let open = self.collections().open.clone();
+            if let Some((number, collection)) = open {
+                self.settle(writers, ctx)?;
+                self.finish_salvaging(number, &collection, &mut salvaged, ctx)?;
+                continue;
+            }
+            let left = damaged.iter().copied().filter(|id| !self.collections().is_dead(*id));
+            let condemned: Vec<PackId> = left.collect();
+            if condemned.is_empty() {
+                self.compact_index(ctx)?;
+                return Ok(salvaged);
+            }
+            self.settle(writers, ctx)?;
+            self.begin_collection(CollectionPlan { condemned, ..CollectionPlan::default() })?;
+        }
+    }
+
+    fn finish_salvaging(
+        &self,
+        number: u64,
+        collection: &Collection,
+        salvaged: &mut Salvaged,
+        ctx: &Context,
+    ) -> Result<(), Failure> {
+        let void = self.list_snapshots()?.void;
+        let here = self.salvage(&collection.condemned, ctx)?;
+        self.learn_collections()?;
+        self.refresh()?;
+        if self.is_finished(number) {
+            // Somebody else was faster, and has seen to all that this one missed.
+            return Ok(());
+        }
+        let mut done = CollectedBytes::default();
+        self.remove_packs(&collection.condemned, &mut done, ctx)?;
+        self.remove_sessions(collection, &void, ctx)?;
+        self.backend.create(&name::collection_done(number), &[]).map_err(RepoError::from)?;
+        salvaged.packs += collection.condemned.len() as u64;
+        salvaged.copied += here.copied;
+        salvaged.lost += here.lost;
+        salvaged.findings.extend(here.findings);
+        Ok(())
+    }
+
+    /// Copies every chunk that can be read in these packs and is in no other.
+    fn salvage(&self, condemned: &[PackId], ctx: &Context) -> Result<Salvaged, RepoError> {
+        let mut held = SeenChunks::default();
+        let mut records: BTreeMap<PackId, Vec<PackRecord>> = BTreeMap::new();
+        self.each_indexed_pack(&mut |pack| {
+            ctx.check_cancelled()?;
+            if condemned.contains(&pack.id) {
+                let known = records.entry(pack.id).or_default();
+                if !known.contains(&pack) {
+                    known.push(pack);
+                }
+            } else if !self.collections().condemns(pack.id) {
+                for chunk in pack.footer.blocks.iter().flat_map(|block| &block.chunks) {
+                    held.insert(chunk.id)?;
+                }
+            }
+            Ok(())
+        })?;
+        let present: HashMap<String, u64> =
+            self.backend.list(name::PACKS)?.into_iter().map(|e| (e.name, e.size)).collect();
+        let mut copier = Copier::new(self)?;
+        let mut salvaged = Salvaged::default();
+        ctx.phase("copying what can be read", Some(condemned.len() as u64));
+        for id in condemned {
+            ctx.check_cancelled()?;
+            let Some(size) = present.get(&name::pack(*id)) else { continue };
+            let known = records.entry(*id).or_default();
+            match self.read_footer(*id, *size) {
+                // Another pack that stands under this name describes itself.
+                Ok(record) if !known.contains(&record) => known.push(record),
+                Ok(_) => {}
+                Err(error) => is_lost(error).map(|problem| {
+                    salvaged.findings.push(Finding { object: name::pack(*id), problem });
+                })?,
+            }
+            for record in &*known {
+                copier.salvage_pack(record, &mut held, &mut salvaged.findings)?;
+            }
+            ctx.report(Event::Progress { items: 1, bytes: *size });
+        }
+        salvaged.copied = copier.finish()?;
+        for record in records.values().flatten() {
+            for chunk in record.footer.blocks.iter().flat_map(|block| &block.chunks) {
+                salvaged.lost += u64::from(held.insert(chunk.id)?);
+            }
+        }
+        Ok(salvaged)
+    }
+}
+
+impl Copier<'_> {
+    fn salvage_pack(
+        &mut self,
+        pack: &PackRecord,
+        held: &mut SeenChunks,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), RepoError> {
+        let mut decoder = Decoder::new().map_err(RepoError::Zstd)?;
+        for (number, block) in (0..).zip(&pack.footer.blocks) {
+            let mut chosen = Vec::with_capacity(block.chunks.len());
+            for chunk in &block.chunks {
+                chosen.push(chunk.base.is_none() && !held.contains(&chunk.id)?);
+            }
+            if !chosen.contains(&true) {
+                continue;
+            }
+            match self.salvage_block(pack, number, block, &chosen, &mut decoder) {
+                Ok(()) => {
+                    for (chunk, _) in block.chunks.iter().zip(chosen).filter(|(_, chosen)| *chosen)
+                    {
+                        held.insert(chunk.id)?;
+                    }
+                }
+                Err(error) => {
+                    let problem = is_lost(error)?;
+                    let object = format!("{} block {number}", name::pack(pack.id));
+                    findings.push(Finding { object, problem });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn salvage_block(
+        &mut self,
+        pack: &PackRecord,
+        number: u32,
+        block: &BlockEntry,
+        chosen: &[bool],
+        decoder: &mut Decoder,
+    ) -> Result<(), RepoError> {
+        let repo = self.repo;
+        let range = u64::from(block.offset)..block.end();
+        let sealed = repo.backend.get_range(&name::pack(pack.id), range)?;
+        let opener = repo.sealer.pack_opener(&pack.salt);
+        let opened = opener.open(number, Part::Block as u8, sealed.to_vec())?;
+        self.copy_block(pack.footer.class, opened, block, chosen, decoder)
+    }
+}
+
+/// What is wrong with what was read; an error, if it could not be read now.
+fn is_lost(error: RepoError) -> Result<String, RepoError> {
+    match &error {
+        RepoError::Open(_) | RepoError::Format(_) => Ok(error.to_string()),
+        RepoError::Backend(cause)
+            if matches!(cause.cause(), BackendErrorKind::Damaged | BackendErrorKind::NotFound) =>
+        {
+            Ok(error.to_string())
+        }
+        _ => Err(error),
+    }
+}

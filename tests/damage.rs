@@ -1,0 +1,213 @@
+//! A repository that was damaged: what is found, what still comes back, what can be repaired.
+#![expect(clippy::disallowed_methods, reason = "a test damages what it likes")]
+
+#[path = "common/world.rs"]
+mod world;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use world::{World, lines, text};
+
+#[test]
+fn partial_checks_that_are_made_often_enough_read_every_pack() {
+    let world = World::new();
+    for n in 0..3 {
+        world.write("docs/a.txt", &format!("version {n}\n").repeat(1000));
+        world.backup();
+    }
+    let check =
+        |part: &str| world.json(&["check", "--read-data-subset", part]).pop().expect("a summary");
+    let first = check("1");
+    assert_eq!((&first["packs_read"], &first["all_read_since"]), (&1.into(), &().into()));
+    let packs = first["packs"].as_u64().expect("a number");
+    assert!(packs > 4, "{packs}");
+    for _ in 2..packs {
+        assert!(check("1")["all_read_since"].is_null());
+    }
+    let since = check("1")["all_read_since"].clone();
+    assert!(since.is_string(), "after {packs} checks of one pack each");
+    let parts = (1..=4).map(|part| check(&format!("{part}/4"))["packs_read"].as_u64());
+    assert_eq!(parts.sum::<Option<u64>>(), Some(packs));
+    let complaint = world.fails(2, &["check", "--read-data-subset", "5/4"]);
+    assert!(complaint.contains("5%, 1/12 or 2G"), "{complaint}");
+}
+
+/// What may become of an object.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Deleted,
+    Cut,
+    Emptied,
+    Swapped,
+}
+
+/// All objects of the repository, with the next one in the same folder.
+fn objects(world: &World) -> Vec<(PathBuf, Option<PathBuf>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![world.path("repo")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    let is_like = |a: &PathBuf, b: &&PathBuf| {
+        let kind = |path: &Path| {
+            path.strip_prefix(world.path("repo")).ok()?.iter().next().map(ToOwned::to_owned)
+        };
+        a != *b && kind(a) == kind(b)
+    };
+    let neighbour = |file: &PathBuf| files.iter().rev().find(|other| is_like(file, other)).cloned();
+    files.iter().map(|file| (file.clone(), neighbour(file))).collect()
+}
+
+fn damage(file: &Path, neighbour: Option<&Path>, fate: Fate) -> bool {
+    let bytes = fs::read(file).expect("an object");
+    let replace = |path: &Path, bytes: &[u8]| {
+        fs::remove_file(path).expect("removed");
+        fs::write(path, bytes).expect("written");
+    };
+    match fate {
+        Fate::Deleted => fs::remove_file(file).expect("removed"),
+        Fate::Cut if bytes.len() > 1 => replace(file, &bytes[..bytes.len() / 2]),
+        Fate::Emptied if !bytes.is_empty() => replace(file, &[]),
+        Fate::Swapped => {
+            let Some(neighbour) = neighbour else { return false };
+            // Under whichever names, the same keys open the repository.
+            if file.parent().is_some_and(|folder| folder.ends_with("keys")) {
+                return false;
+            }
+            let others = fs::read(neighbour).expect("an object");
+            replace(file, &others);
+            replace(neighbour, &bytes);
+            return bytes != others;
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp");
+    assert!(done.success());
+}
+
+/// `COEVAL_DAMAGES=1` for every object; else some of them.
+#[test]
+fn whatever_object_is_deleted_cut_emptied_or_swapped_is_found_and_hides_nothing_that_is_whole() {
+    let world = World::new();
+    let step = std::env::var("COEVAL_DAMAGES").map_or(4, |n| n.parse().expect("a number"));
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        world.write("docs/a.txt", &format!("version {n}\n").repeat(1000));
+        ids.push(world.backup());
+    }
+    world.ok(&["forget", &ids[0]]);
+    world.ok(&["prune", "--max-unused", "0%"]);
+    world.ok(&["forget", &ids[1]]);
+    world.ok(&["check", "--read-data"]);
+    let (repo, cache) = (world.path("repo"), world.path("cache"));
+    let (good, known) = (world.path("good"), world.path("known"));
+    copy(&repo, &good);
+    copy(&cache, &known);
+    let all = objects(&world);
+    let mut tried = 0;
+    for fate in [Fate::Deleted, Fate::Cut, Fate::Emptied, Fate::Swapped] {
+        for (file, neighbour) in all.iter().skip(tried % step).step_by(step) {
+            copy(&good, &repo);
+            copy(&known, &cache);
+            if !damage(file, neighbour.as_deref(), fate) {
+                continue;
+            }
+            tried += 1;
+            let name = file.strip_prefix(&repo).expect("a name").display();
+            let checked = world.run(&["check", "--read-data"]);
+            let said = text(&checked.stdout) + &text(&checked.stderr);
+            let is_told = !checked.status.success() || said.contains("warning: keys/");
+            assert!(is_told, "{name} {fate:?} and nobody noticed: {said}");
+            // A damaged snapshot object is that of one snapshot only.
+            let (folder, id) = (file.parent().expect("a folder"), file.file_name());
+            let is_of =
+                |snapshot: &String| id.is_some_and(|id| id.to_string_lossy().starts_with(snapshot));
+            if folder.ends_with("snapshots") && fate != Fate::Swapped {
+                for whole in ids[2..].iter().filter(|id| !is_of(id)) {
+                    world.ok(&["cat", &format!("{whole}:/storage/documents/a.txt")]);
+                }
+            }
+        }
+    }
+    assert!(tried > 10, "only {tried}");
+}
+
+#[test]
+fn a_repository_that_was_rolled_back_is_told() {
+    let world = World::new();
+    world.backup();
+    copy(&world.path("repo"), &world.path("older"));
+    world.write("docs/a.txt", "newer\n");
+    let newest = world.backup();
+    fs::remove_dir_all(world.path("repo")).expect("removed");
+    fs::rename(world.path("older"), world.path("repo")).expect("renamed");
+    for command in [&["snapshots"][..], &["backup"]] {
+        let output = world.run(command);
+        let complaint = text(&output.stderr);
+        assert!(output.status.success(), "{complaint}");
+        assert!(complaint.contains(&format!("warning: snapshots/{newest}")), "{complaint}");
+    }
+    let output = world.run(&["check"]);
+    assert_eq!(output.status.code(), Some(13));
+    assert!(text(&output.stdout).contains("no collection removed it"), "{}", text(&output.stdout));
+    // Whoever did it knowingly says so.
+    let said = text(&output.stdout);
+    let (_, path) = said.lines().next().expect("a line").split_once("delete ").expect("a path");
+    fs::remove_file(path).expect("removed");
+    world.ok(&["check"]);
+    // What a collection removed is no loss, and what was forgotten is not either.
+    world.ok(&["forget", "--keep-last", "1", "--prune"]);
+    world.ok(&["check"]);
+    assert_eq!(text(&world.run(&["snapshots"]).stderr), "");
+}
+
+#[test]
+fn repaired_packs_keep_what_is_good_and_the_next_backup_stores_the_rest_again() {
+    let world = World::new();
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut bytes = vec![0; 150_000];
+    for n in 0..40 {
+        noise.fill(&mut bytes);
+        fs::write(world.path(&format!("docs/{n}")), &bytes).expect("a file");
+    }
+    let id = world.backup();
+    let size = |path: &PathBuf| path.metadata().expect("metadata").len();
+    for is_deleted in [false, true] {
+        let packs = objects(&world).into_iter().map(|(path, _)| path);
+        let largest = packs.max_by_key(size).expect("a pack");
+        let mut damaged = fs::read(&largest).expect("a pack");
+        damaged[1000] ^= 1;
+        fs::remove_file(&largest).expect("removed");
+        if !is_deleted {
+            fs::write(&largest, &damaged).expect("written");
+        }
+        let repaired = world.run(&["repair", "packs", "--json"]);
+        assert_eq!(repaired.status.code(), Some(13), "{}", text(&repaired.stderr));
+        let summary = lines(&text(&repaired.stdout)).pop().expect("a summary");
+        assert_eq!(summary["packs"], 1, "{summary}");
+        let copied = summary["copied"].as_u64().expect("a number");
+        assert_eq!(copied > damaged.len() as u64 / 3, !is_deleted, "{summary}");
+        // Only what was lost is missed, and nothing else is wrong.
+        let checked = world.run(&["check", "--read-data"]);
+        let said = text(&checked.stdout);
+        assert_eq!(checked.status.code(), Some(13));
+        assert!(said.contains("/storage/documents") && !said.contains("packs/"), "{said}");
+        let again = world.run(&["repair", "packs"]);
+        assert!(again.status.success(), "{}", text(&again.stderr));
+        world.ok(&["backup", "--force"]);
+        world.ok(&["check", "--read-data"]);
+        world.ok(&["prune"]);
+    }
+    world.ok(&["restore", &id, "--target", "elsewhere"]);
+}
