@@ -21,7 +21,7 @@ pub enum Repair {
 }
 
 pub fn run(what: &Repair, app: &App) -> Result<Done, Failure> {
-    let repo = app.open()?;
+    let repo = app.open_afresh()?;
     match what {
         Repair::Index => index(&repo, app),
         Repair::Packs(waiting) => packs(&repo, waiting, app),
