@@ -102,14 +102,19 @@ impl App {
 
     /// The backend at that place.
     pub fn backend(&self) -> Result<Arc<dyn Backend>, Failure> {
-        self.backend_keeping(self.globals.cache_size)
+        self.backend_keeping(&self.place()?, self.globals.cache_size)
     }
 
-    fn backend_keeping(&self, cache: u64) -> Result<Arc<dyn Backend>, Failure> {
+    /// The backend at another place, of which nothing is kept on this host.
+    pub fn backend_at(&self, place: &str) -> Result<Arc<dyn Backend>, Failure> {
+        self.backend_keeping(place, 0)
+    }
+
+    fn backend_keeping(&self, place: &str, cache: u64) -> Result<Arc<dyn Backend>, Failure> {
         let mut settings = self.environment.object_stores.clone();
         settings.patience = Duration::from_secs(self.globals.retry_for);
         settings.cache = cache;
-        let backend = backend::open(&self.place()?, &settings)?;
+        let backend = backend::open(place, &settings)?;
         let (upload, download) = (self.globals.limit_upload, self.globals.limit_download);
         if upload.is_none() && download.is_none() {
             return Ok(backend);
@@ -158,20 +163,56 @@ impl App {
         ])
     }
 
+    /// Where the key or password of a second repository is that was given: flags before the
+    /// environment, and else that of the first.
+    pub fn second_secret(
+        &self,
+        key_file: Option<&Path>,
+        password_file: Option<&Path>,
+    ) -> Result<Option<Secret>, Failure> {
+        let by_flag = unlock::only(vec![
+            ("--to-key-file", key_file.map(|path| Secret::KeyFile(path.to_owned()))),
+            ("--to-password-file", password_file.map(|path| Secret::PasswordFile(path.to_owned()))),
+        ])?;
+        if by_flag.is_some() {
+            return Ok(by_flag);
+        }
+        let second = &self.environment.second;
+        let by_environment = unlock::only(vec![
+            ("COEVAL_TO_KEY_FILE", second.key_file.clone().map(Secret::KeyFile)),
+            ("COEVAL_TO_PASSWORD", second.password.clone().map(Secret::Password)),
+            ("COEVAL_TO_PASSWORD_FILE", second.password_file.clone().map(Secret::PasswordFile)),
+            (
+                "COEVAL_TO_PASSWORD_COMMAND",
+                second.password_command.clone().map(Secret::PasswordCommand),
+            ),
+        ])?;
+        if by_environment.is_some() { Ok(by_environment) } else { self.secret() }
+    }
+
     /// Opens the repository.
     pub fn open(&self) -> Result<Arc<Repo>, Failure> {
-        self.open_at(self.backend()?)
+        self.open_at(self.backend()?, self.secret()?)
+    }
+
+    /// Opens a second repository.
+    pub fn open_second(&self, place: &str, secret: Option<Secret>) -> Result<Arc<Repo>, Failure> {
+        self.open_at(self.backend_at(place)?, secret)
     }
 
     /// The same for who wants to know what the store has, not what was kept of it on this host.
     pub fn open_afresh(&self) -> Result<Arc<Repo>, Failure> {
-        self.open_at(self.backend_keeping(0)?)
+        self.open_at(self.backend_at(&self.place()?)?, self.secret()?)
     }
 
-    fn open_at(&self, backend: Arc<dyn Backend>) -> Result<Arc<Repo>, Failure> {
+    fn open_at(
+        &self,
+        backend: Arc<dyn Backend>,
+        secret: Option<Secret>,
+    ) -> Result<Arc<Repo>, Failure> {
         let cache = self.cache_dir()?;
         let ask = || unlock::ask(&self.ctx.cancel);
-        let repo = match self.secret()? {
+        let repo = match secret {
             None => Repo::open(backend, &Unlocking::Ask(&ask), &cache)?,
             Some(secret) => match secret.read() {
                 Ok(unlock) => Repo::open(backend, &Unlocking::Given(&unlock), &cache)?,

@@ -8,9 +8,9 @@ use super::app::App;
 #[cfg(target_os = "linux")]
 use super::command::mount;
 use super::command::{
-    backup, cat, check, completions, database, diff, drill, edms, export, find, forget, import,
-    init, key, log, ls, package, prune, repair, restore, snapshots, stats, tag, undo, version,
-    watch,
+    backup, cat, check, completions, copy, database, diff, drill, edms, export, find, forget,
+    import, init, key, log, ls, package, prune, repair, restore, snapshots, stats, sync, tag, undo,
+    version, watch,
 };
 use super::excludes::parse_size;
 use super::output::Format;
@@ -118,6 +118,8 @@ pub enum Command {
     Undelete(tag::UndeleteArgs),
     #[command(visible_aliases = ["gc", "compact"])]
     Prune(prune::Args),
+    Copy(copy::Args),
+    Sync(sync::Args),
     Export(export::Args),
     Import(import::Args),
     #[command(subcommand)]
@@ -161,6 +163,8 @@ impl Command {
             Self::Tag(args) => tag::run(&args, app),
             Self::Undelete(args) => tag::undelete(&args, app),
             Self::Prune(args) => prune::run(&args, app),
+            Self::Copy(args) => copy::run(&args, app),
+            Self::Sync(args) => sync::run(&args, app),
             Self::Export(args) => export::run(&args, app),
             Self::Import(args) => import::run(&args, app),
             Self::Package(what) => package::run(&what, app),

@@ -28,6 +28,7 @@ mod session;
 mod sizes;
 mod snapshots;
 mod subset;
+mod sync;
 mod view;
 
 pub use check::{Checked, Finding, ReadData};
@@ -46,3 +47,4 @@ pub use session::{Session, Written};
 pub use sizes::StoredChunk;
 pub use snapshots::StoredSnapshot;
 pub use subset::Subset;
+pub use sync::{Collected, Present, SyncError, SyncOptions, Synced};
