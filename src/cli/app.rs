@@ -1,21 +1,24 @@
 //! What the commands share: configuration, output, context, and the way to the repository.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Done;
 use super::args::Globals;
+use super::audited::{self, Audited};
 use super::config::{Config, dereference};
 use super::environment::Environment;
-use super::error::usage;
+use super::error::{failed, usage};
 use super::output::{Output, Verbosity};
 use super::progress::Progress;
 use super::unlock::{self, Secret};
 use crate::backend::{self, Backend, Limited, Limits};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
-use crate::repo::{Repo, Unlocking};
+use crate::repo::format::audit::{Entry, Outcome};
+use crate::repo::{Heads, Repo, Unlocking};
 use crate::report::{Event, Reporter};
 use crate::snapshot::{self, Filter, Skipped, Snapshot, Timeline, Until};
 
@@ -24,6 +27,9 @@ pub struct App {
     globals: Globals,
     environment: Environment,
     config: OnceCell<Config>,
+    audited: Option<Audited>,
+    /// The entries of the audit log that say that this command has begun.
+    begun: RefCell<Vec<(Arc<Repo>, u64)>>,
     /// Where results go.
     pub output: Arc<Output>,
     /// Where progress goes.
@@ -35,7 +41,7 @@ pub struct App {
 impl App {
     /// Looks at the environment; the configuration file and the repository are opened by those
     /// who need them.
-    pub fn new(globals: Globals) -> Result<Self, Failure> {
+    pub fn new(globals: Globals, audited: Option<Audited>) -> Result<Self, Failure> {
         let verbosity = match (globals.quiet, globals.verbose) {
             (true, _) => Verbosity::Quiet,
             (false, 0) => Verbosity::Normal,
@@ -48,7 +54,9 @@ impl App {
         ctx.jobs = globals.jobs.map_or(ctx.jobs, usize::from);
         ctx.start_threads()?;
         let environment = Environment::read()?;
-        Ok(Self { globals, environment, config: OnceCell::new(), output, progress, ctx })
+        let begun = RefCell::default();
+        let config = OnceCell::new();
+        Ok(Self { globals, environment, config, audited, begun, output, progress, ctx })
     }
 
     /// The configuration file; empty where there is none.
@@ -226,8 +234,50 @@ impl App {
                 }
             },
         };
+        let repo = Arc::new(repo);
+        self.audit_begin(&repo);
         repo.refresh_telling(&self.ctx)?;
-        Ok(Arc::new(repo))
+        Ok(repo)
+    }
+
+    /// Writes into the audit log that the command begins, before it can do anything. Where that is
+    /// not possible, it is told: a repository that cannot be written to can still be restored from.
+    fn audit_begin(&self, repo: &Arc<Repo>) {
+        let Some(audited) = &self.audited else { return };
+        let entry = self.entry(audited, Outcome::Begun);
+        match entry.and_then(|entry| Ok(repo.audit(&entry, audited.heads)?)) {
+            Ok(number) => self.begun.borrow_mut().push((Arc::clone(repo), number)),
+            Err(failure) => self.not_audited(&failure),
+        }
+    }
+
+    /// Writes into the audit log how the command ended.
+    pub fn audit_end(&self, result: &Result<Done, Failure>) {
+        let Some(audited) = &self.audited else { return };
+        for (repo, number) in self.begun.take() {
+            let ended = self.entry(audited, audited::outcome(number, result));
+            let written = ended.and_then(|entry| Ok(repo.audit(&entry, Heads::Usual)?));
+            if let Err(failure) = written {
+                self.not_audited(&failure);
+            }
+        }
+    }
+
+    fn not_audited(&self, failure: &Failure) {
+        let text = format!("this command is not in the audit log of the repository: {failure}");
+        self.ctx.report(Event::Warning(text));
+    }
+
+    fn entry(&self, audited: &Audited, outcome: Outcome) -> Result<Entry, Failure> {
+        let user = crate::source::effective_user();
+        Ok(Entry {
+            time: self.ctx.clock.now(),
+            host: host(),
+            user: user.map_err(|error| failed(format!("who you are is unknown: {error}")))?,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            command: audited.line.clone(),
+            outcome,
+        })
     }
 
     fn cache_dir(&self) -> Result<PathBuf, Failure> {

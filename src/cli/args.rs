@@ -8,9 +8,9 @@ use super::app::App;
 #[cfg(target_os = "linux")]
 use super::command::mount;
 use super::command::{
-    backup, cat, check, completions, copy, database, diff, drill, edms, export, find, forget,
-    import, init, key, log, ls, package, prune, repair, restore, snapshots, stats, sync, tag, undo,
-    version, watch,
+    audit, backup, cat, check, completions, copy, database, diff, drill, edms, export, find,
+    forget, import, init, key, log, ls, package, prune, repair, restore, snapshots, stats, status,
+    sync, tag, undo, version, watch,
 };
 use super::excludes::parse_size;
 use super::output::Format;
@@ -108,6 +108,7 @@ pub enum Command {
     Drill(drill::Args),
     Log(log::Args),
     Stats(stats::Args),
+    Status(status::Args),
     #[cfg(target_os = "linux")]
     Mount(mount::Args),
     #[command(visible_alias = "extract")]
@@ -132,6 +133,7 @@ pub enum Command {
     Database(database::Database),
     #[command(subcommand)]
     Key(key::Key),
+    Audit(audit::Args),
     Completions(completions::Args),
     Version(version::Args),
     #[command(name = "create_backup", alias = "create-backup", hide = true)]
@@ -155,6 +157,7 @@ impl Command {
             Self::Drill(args) => drill::run(&args, app),
             Self::Log(args) => log::run(&args, app),
             Self::Stats(args) => stats::run(&args, app),
+            Self::Status(args) => status::run(&args, app),
             #[cfg(target_os = "linux")]
             Self::Mount(args) => mount::run(&args, app),
             Self::Restore(args) => restore::run(&args, app),
@@ -172,6 +175,7 @@ impl Command {
             Self::Repair(what) => repair::run(&what, app),
             Self::Database(what) => database::run(&what, app),
             Self::Key(what) => key::run(&what, app),
+            Self::Audit(args) => audit::run(&args, app),
             Self::Completions(args) => completions::run(&args, app),
             Self::Version(args) => version::run(&args, app),
             Self::CreateBackup(args) => edms::create_backup(&args, app),

@@ -5,6 +5,7 @@
 //! once (I2); `docs/FORMAT.md` describes each. [`Repo::write`] opens a session, through which
 //! chunks become packs and, with its commit, a snapshot; [`ChunkReader`] reads them back.
 
+mod audit;
 mod budget;
 mod check;
 mod chunks;
@@ -31,6 +32,7 @@ mod subset;
 mod sync;
 mod view;
 
+pub use audit::{AuditLog, Heads, Numbered};
 pub use check::{Checked, Finding, ReadData};
 pub use chunks::{ChunkReader, ChunkWriter, Class, EachChunk, MemoryChunks};
 pub use collect::{

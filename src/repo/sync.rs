@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::error::RepoError;
-use super::format::{name, pack};
+use super::format::{codec, name, pack};
 use super::open::Repo;
+use super::session::SessionRecord;
 use super::snapshots::Listed;
 use crate::backend::{self, Backend, BackendError, Created, Entry};
 use crate::context::Context;
@@ -20,6 +21,7 @@ use crate::crypto::{ObjectKind, Slot};
 use crate::hint::{ErrorKind, Hint};
 use crate::id::{KeyId, PackId, SnapshotId};
 use crate::report::Event;
+use crate::time::Timestamp;
 
 /// Objects on their way at once: each is in memory twice.
 const AT_ONCE: usize = 4;
@@ -231,8 +233,8 @@ impl Sync<'_> {
             for collection in &objects.collections {
                 self.one(collection, &objects)?;
             }
-            for id in &objects.snapshots.valid {
-                self.snapshot(*id, &objects)?;
+            for id in self.by_age(&objects.snapshots.valid)? {
+                self.snapshot(id, &objects)?;
             }
             if self.options.collected == Collected::Delete {
                 self.delete(&objects)?;
@@ -456,6 +458,29 @@ impl Sync<'_> {
             _ => return None,
         };
         self.from.sealer.open_object(kind, name, bytes).err().map(|error| error.to_string())
+    }
+
+    /// Snapshots that are missing at the second place by the time at which they were begun: each
+    /// after the one that it names as the one before it.
+    fn by_age(&self, ids: &[SnapshotId]) -> Result<Vec<SnapshotId>, SyncError> {
+        let mut by_age = Vec::with_capacity(ids.len());
+        for id in ids {
+            let session = name::session(*id);
+            let mut started = Timestamp::default();
+            if !lock(&self.there).contains_key(&session)
+                && let Some(object) = self.read(&session)?
+            {
+                let kind = ObjectKind::Session;
+                let record = self.from.sealer.open_object(kind, &session, &object);
+                let record = record.map_err(RepoError::from)?;
+                let record: SessionRecord =
+                    codec::decode("session", &record).map_err(RepoError::from)?;
+                started = record.started;
+            }
+            by_age.push((started, *id));
+        }
+        by_age.sort_unstable();
+        Ok(by_age.into_iter().map(|(_, id)| id).collect())
     }
 
     /// Copies a snapshot with its session, unless it is collected meanwhile.

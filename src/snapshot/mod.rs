@@ -10,6 +10,7 @@ mod counts;
 mod derive;
 mod diff;
 mod find;
+mod freshness;
 mod history;
 mod manifest;
 mod opened;
@@ -33,6 +34,7 @@ pub use counts::{Counts, Tally};
 pub use derive::{Apply, EditTree, derive};
 pub use diff::{DiffItem, diff};
 pub use find::{Finder, Found};
+pub use freshness::{Freshness, freshness};
 pub use history::{Step, history};
 pub use manifest::{
     Instant, Later, Manifest, Origin, Protection, Reason, RestoredInto, Skipped, SourceRecord,

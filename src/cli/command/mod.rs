@@ -1,5 +1,6 @@
 //! The commands, one file each: its arguments, and `run`.
 
+pub mod audit;
 pub mod backup;
 pub mod cat;
 pub mod check;
@@ -25,6 +26,7 @@ pub mod repair;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
+pub mod status;
 pub mod sync;
 pub mod tag;
 pub mod undo;

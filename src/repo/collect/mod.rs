@@ -13,6 +13,7 @@ mod plan;
 mod remove;
 mod salvage;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::RepoError;
@@ -111,7 +112,7 @@ impl Repo {
         loop {
             self.learn_collections()?;
             self.refresh()?;
-            let open = self.collections().open.clone();
+            let (next, open) = self.next_collection();
             if let Some((number, collection)) = open {
                 let collection = &*collection;
                 let this = Finishing { number, collection, options, mark, ctx };
@@ -123,7 +124,9 @@ impl Repo {
             done.given_up += self.settle(options.writers, ctx)?;
             let plan = self.plan(options, &mut live, mark, ctx)?;
             if !plan.is_empty() {
-                let Some((number, collection)) = self.begin_collection(plan)? else { continue };
+                let Some((number, collection)) = self.begin_collection(next, plan)? else {
+                    continue;
+                };
                 let collection = &collection;
                 let this = Finishing { number, collection, options, mark, ctx };
                 self.finish_collection(&this, &mut live, &mut done)?;
@@ -134,12 +137,19 @@ impl Repo {
         }
     }
 
+    /// The number of the next collection, and the one that goes on. What is learnt while the next
+    /// is planned must not change its number: it may only begin when all before are done.
+    fn next_collection(&self) -> (u64, Option<(u64, Arc<Collection>)>) {
+        let known = self.collections();
+        (known.next(), known.open.clone())
+    }
+
     /// Says what will be removed; none if somebody else was faster.
     fn begin_collection(
         &self,
+        number: u64,
         plan: CollectionPlan,
     ) -> Result<Option<(u64, Collection)>, RepoError> {
-        let number = self.collections().next();
         let collection = Collection::new(random()?, plan.condemned, plan.forgotten);
         let name = name::collection(number);
         let object =
