@@ -8,9 +8,9 @@ use super::app::App;
 #[cfg(target_os = "linux")]
 use super::command::mount;
 use super::command::{
-    audit, backup, cat, check, completions, copy, database, diff, drill, edms, export, find,
-    forget, import, init, key, log, ls, package, prune, repair, restore, snapshots, stats, status,
-    sync, tag, undo, version, watch,
+    audit, backup, cat, check, completions, config, copy, database, diff, drill, edms, export,
+    find, forget, import, init, key, log, ls, package, prune, repair, restore, snapshots, stats,
+    status, sync, tag, undo, version, watch,
 };
 use super::excludes::parse_size;
 use super::output::Format;
@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// Where the repository is: a path, s3://BUCKET/PREFIX, gs://… or az://…
+    /// Where the repository is: a path, s3://BUCKET/PREFIX, gs://…, az://… or sftp://HOST/PATH
     #[arg(short, long, global = true, value_name = "PLACE")]
     pub repo: Option<String>,
     /// The key file that opens the repository
@@ -58,6 +58,10 @@ pub struct Globals {
     /// How much of a repository in an object store is kept under the cache directory
     #[arg(long, global = true, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     pub cache_size: u64,
+    /// The storage class for packs of content in an object store, such as STANDARD_IA or
+    /// GLACIER_IR; the rest stays in the bucket's own
+    #[arg(long, global = true, value_name = "CLASS")]
+    pub content_class: Option<String>,
     /// Store at most this many bytes a second, on average: 500K, 2M
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate)]
     pub limit_upload: Option<u64>,
@@ -134,6 +138,7 @@ pub enum Command {
     #[command(subcommand)]
     Key(key::Key),
     Audit(audit::Args),
+    Config(config::Args),
     Completions(completions::Args),
     Version(version::Args),
     #[command(name = "create_backup", alias = "create-backup", hide = true)]
@@ -176,6 +181,7 @@ impl Command {
             Self::Database(what) => database::run(&what, app),
             Self::Key(what) => key::run(&what, app),
             Self::Audit(args) => audit::run(&args, app),
+            Self::Config(args) => config::run(&args, app),
             Self::Completions(args) => completions::run(&args, app),
             Self::Version(args) => version::run(&args, app),
             Self::CreateBackup(args) => edms::create_backup(&args, app),

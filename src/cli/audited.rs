@@ -33,6 +33,7 @@ impl Audited {
             | Command::Status(_)
             | Command::Package(_)
             | Command::Database(_)
+            | Command::Config(_)
             | Command::Completions(_)
             | Command::Version(_) => return None,
             Command::Key(what) if what.is_list() => return None,
