@@ -221,6 +221,10 @@ impl PostgresError {
             "28P01" | "28000" => "check the user and password in the database's URL",
             "3D000" => "create the database with `createdb`, or correct its name in the URL",
             "42704" => "create the missing role or object, and try again",
+            "53200" => {
+                "raise max_locks_per_transaction: every large object that is made or removed \
+                 takes a lock until the end"
+            }
             "53300" => "free a connection or raise max_connections, and try again",
             "57P01" | "57P02" | "57P03" => "the server is stopping or starting; try again",
             "23503" | "23505" | "23514" | "23502" => {

@@ -63,6 +63,9 @@ pub struct DatabaseHeader {
     pub sequences: Vec<Sequence>,
     /// Tables whose rows were left out because the configuration says so, as tree names.
     pub excluded_tables: Vec<String>,
+    /// Whether large objects were captured, too: where they have no tree, there were none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub large_objects: bool,
 }
 
 /// The structure of a database as the statements that create it.
