@@ -113,7 +113,9 @@ fn save(
 /// The statements that make the empty database.
 fn statements(schema: &Schema) -> String {
     match schema {
-        Schema::PgDump { pre_data, post_data } => format!("{pre_data}\n{post_data}"),
+        Schema::PgDump { pre_data, post_data } | Schema::Catalogue { pre_data, post_data } => {
+            format!("{pre_data}\n{post_data}")
+        }
         Schema::SqliteMaster { objects } => {
             objects.iter().flat_map(|object| [object.sql.as_str(), ";\n"]).collect()
         }

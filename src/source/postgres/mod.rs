@@ -27,6 +27,7 @@ mod ranges;
 mod session;
 mod setup;
 mod slot;
+mod statements;
 mod transactions;
 
 use std::fmt;

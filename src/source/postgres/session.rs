@@ -164,7 +164,7 @@ impl Session {
         let Some((_, header)) = unchanged(&mut self.db, parent)? else { return Ok(None) };
         let (description, _) = parent;
         if let schema @ Schema::PgDump { .. } = &header.schema {
-            self.schema = Some(ddl::Dumped { schema: schema.clone(), failed: false });
+            self.schema = Some(ddl::Dumped { schema: schema.clone(), failure: None });
         }
         let (trees, notes) = (description.trees.clone(), description.notes.clone());
         Ok(Some(Description { header: header.to_json(), trees, aids: Vec::new(), notes }))
@@ -218,17 +218,20 @@ impl Session {
         ctx: &Context,
     ) -> Result<Description, PostgresError> {
         let name = &config.name;
-        let dumped = self.schema(config);
-        let schema = dumped.schema.clone();
-        if let Schema::Unavailable { reason } = &schema {
-            ctx.report(if dumped.failed {
+        let ddl::Dumped { schema, failure } = self.schema(config)?;
+        let (schema, failure) = (schema.clone(), failure.clone());
+        match (&schema, failure) {
+            (Schema::Unavailable { reason }, Some(_)) => {
                 let item = format!("database/{name}: schema");
-                Event::Skipped { item, reason: reason.clone() }
-            } else {
-                Event::Note(format!(
-                    "database {name}: rows are captured without the schema, because {reason}"
-                ))
-            });
+                ctx.report(Event::Skipped { item, reason: reason.clone() });
+            }
+            (Schema::Unavailable { reason }, None) => ctx.report(Event::Note(format!(
+                "database {name}: rows are captured without the schema, because {reason}"
+            ))),
+            (_, Some(failure)) => ctx.report(Event::Note(format!(
+                "database {name}: the schema is taken from the catalogue, because {failure}"
+            ))),
+            (_, None) => {}
         }
         self.tell_what_is_left_out(config, ctx);
         let hashes: Vec<(&str, &str)> = self
@@ -271,15 +274,19 @@ impl Session {
         Ok(Description { header: header.to_json(), trees, aids, notes })
     }
 
-    fn schema(&mut self, config: &Config) -> &ddl::Dumped {
-        let same = self.schema_of_parent();
-        let Self { server, snapshot, schema, .. } = self;
-        schema.get_or_insert_with(|| match same {
-            Some(schema) => ddl::Dumped { schema, failed: false },
-            None => {
-                ddl::dump(&config.login, server, config.pg_dump.as_deref(), snapshot.as_deref())
-            }
-        })
+    fn schema(&mut self, config: &Config) -> Result<&ddl::Dumped, PostgresError> {
+        let known = match self.schema.take() {
+            Some(known) => known,
+            None => match self.schema_of_parent() {
+                Some(schema) => ddl::Dumped { schema, failure: None },
+                None => {
+                    let Self { db, server, snapshot, .. } = self;
+                    let (login, program) = (&config.login, config.pg_dump.as_deref());
+                    ddl::dump(db, login, server, program, snapshot.as_deref())?
+                }
+            },
+        };
+        Ok(self.schema.insert(known))
     }
 
     /// The schema in the snapshot before, if it is still that.
@@ -364,25 +371,32 @@ impl Session {
             return Err(PostgresError::Engine { engine: header.engine });
         }
         let differing = self.differing(wanted)?;
-        let fit =
-            match (&header.schema, &self.schema(config).schema) {
-                (wanted @ Schema::PgDump { .. }, live @ Schema::PgDump { .. }) => {
-                    if wanted == live { Fit::Kept } else { Fit::Rebuilt }
-                }
-                _ if differing.is_empty() => Fit::Kept,
-                (Schema::PgDump { .. }, _) => Fit::Rebuilt,
-                (Schema::Unavailable { reason }, _) => {
-                    let reason = reason.clone();
-                    return Err(PostgresError::Structure { tables: differing, reason });
-                }
-                (Schema::SqliteMaster { .. }, _) => {
-                    return Err(PostgresError::Engine { engine: Engine::Sqlite });
-                }
-            };
-        if let (Fit::Rebuilt, Schema::PgDump { pre_data, .. }) = (fit, &header.schema) {
+        let live = match (&header.schema, &self.schema(config)?.schema) {
+            // Both as the catalogue has it, so that they can be compared.
+            (Schema::Catalogue { .. }, Schema::PgDump { .. }) => {
+                ddl::of_catalogue(&mut self.db, "the snapshot was taken without pg_dump")?
+            }
+            (_, live) => live.clone(),
+        };
+        let fit = match (&header.schema, &live) {
+            (wanted @ Schema::PgDump { .. }, live @ Schema::PgDump { .. })
+            | (wanted @ Schema::Catalogue { .. }, live @ Schema::Catalogue { .. }) => {
+                if wanted == live { Fit::Kept } else { Fit::Rebuilt }
+            }
+            _ if differing.is_empty() => Fit::Kept,
+            (Schema::PgDump { .. } | Schema::Catalogue { .. }, _) => Fit::Rebuilt,
+            (Schema::Unavailable { reason }, _) => {
+                let reason = reason.clone();
+                return Err(PostgresError::Structure { tables: differing, reason });
+            }
+            (Schema::SqliteMaster { .. }, _) => {
+                return Err(PostgresError::Engine { engine: Engine::Sqlite });
+            }
+        };
+        if let (Fit::Rebuilt, Some((pre_data, _))) = (fit, header.schema.parts()) {
             self.rebuild(config, &header, pre_data, ctx)?;
             // `pg_dump` would wait for this transaction; and this is what it would say.
-            self.schema = Some(ddl::Dumped { schema: header.schema.clone(), failed: false });
+            self.schema = Some(ddl::Dumped { schema: header.schema.clone(), failure: None });
         }
         self.fitted = Some((header, fit));
         Ok(fit)
@@ -480,7 +494,7 @@ impl Session {
         for sequence in &wanted.sequences {
             set_sequence(&mut self.db, sequence)?;
         }
-        if let Schema::PgDump { post_data, .. } = &wanted.schema {
+        if let Some((_, post_data)) = wanted.schema.parts() {
             ctx.phase(format!("making the indexes of database {}", config.name), None);
             self.run_schema(config, "making indexes and constraints", post_data, ctx)?;
         }
