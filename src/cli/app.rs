@@ -106,7 +106,7 @@ impl App {
     }
 
     fn backend_keeping(&self, cache: u64) -> Result<Arc<dyn Backend>, Failure> {
-        let mut settings = self.environment.object_stores.clone();
+        let mut settings = self.environment.stores.clone();
         settings.patience = Duration::from_secs(self.globals.retry_for);
         settings.cache = cache;
         let backend = backend::open(&self.place()?, &settings)?;

@@ -1,11 +1,13 @@
-//! The program on an S3 server that is not ours, and on one that fails, loses answers and hears
-//! twice (docs/adr/0018).
+//! The program with its repository elsewhere: on an S3 server that is not ours, on one that fails,
+//! loses answers and hears twice, and on a host by SFTP (docs/adr/0018).
 #![expect(clippy::disallowed_methods, reason = "a test that runs for longer when it is told to")]
 
 #[path = "common/moto.rs"]
 mod moto;
 #[path = "common/proxy.rs"]
 mod proxy;
+#[path = "common/sftp.rs"]
+mod sftp;
 #[path = "common/world.rs"]
 mod world;
 
@@ -15,23 +17,39 @@ use std::process::{Command, Output};
 use proxy::Proxy;
 use world::{World, text};
 
-/// An application whose repository is in the bucket.
+/// An application whose repository is elsewhere.
 struct Remote {
     world: World,
-    port: u16,
+    variables: Vec<(String, String)>,
 }
 
 impl Remote {
+    /// In the bucket of a server at this port.
     fn at(port: u16, prefix: &str) -> Self {
+        let variables = moto::variables(port);
+        let remote = Self { world: World::bare(), variables };
+        remote.place(&format!("s3://bucket/{prefix}"));
+        remote
+    }
+
+    /// In a folder of a host by SFTP.
+    fn by_sftp() -> Self {
         let world = World::bare();
-        let toml = world.read("coeval.toml");
-        world.write("coeval.toml", &toml.replace("\"repo\"", &format!("\"s3://bucket/{prefix}\"")));
-        Self { world, port }
+        let command = sftp::ssh_command(&world.path(""));
+        let url = format!("sftp://me@host{}/far/away", world.path("").display());
+        let remote = Self { world, variables: vec![("COEVAL_SSH_COMMAND".to_owned(), command)] };
+        remote.place(&url);
+        remote
+    }
+
+    fn place(&self, url: &str) {
+        let toml = self.world.read("coeval.toml");
+        self.world.write("coeval.toml", &toml.replace("\"repo\"", &format!("\"{url}\"")));
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.world.coeval();
-        command.envs(moto::variables(self.port)).args(arguments);
+        command.envs(self.variables.iter().cloned()).args(arguments);
         command
     }
 
@@ -56,10 +74,8 @@ impl Remote {
     }
 }
 
-#[test]
-fn a_repository_lives_its_whole_life_on_s3() {
-    let server = moto::Server::start();
-    let remote = Remote::at(server.port(), "edms/prod");
+/// Everything that is done with a repository, once.
+fn live(remote: &Remote) {
     let world = &remote.world;
     remote.fails(10, &["snapshots"]);
     remote.ok(&["init", "-q"]);
@@ -90,8 +106,31 @@ fn a_repository_lives_its_whole_life_on_s3() {
     // Another host, which has no cache.
     std::fs::remove_dir_all(world.path("cache")).expect("a folder");
     remote.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_repository_lives_its_whole_life_on_s3() {
+    let server = moto::Server::start();
+    let remote = Remote::at(server.port(), "edms/prod");
+    live(&remote);
     let complaint = remote.fails(1, &["--repo", "s3://elsewhere/x", "snapshots"]);
     assert!(complaint.contains("NoSuchBucket") && complaint.contains("AWS_REGION"), "{complaint}");
+}
+
+#[test]
+fn a_repository_lives_its_whole_life_on_a_host_by_sftp() {
+    let remote = Remote::by_sftp();
+    live(&remote);
+    // One login for each command, whatever it does.
+    let home = remote.world.path("");
+    let before = sftp::logins(&home).len();
+    remote.ok(&["check"]);
+    assert_eq!(sftp::logins(&home).len(), before + 1);
+    let nobody = [("COEVAL_SSH_COMMAND", "echo 'Permission denied (publickey).' >&2; false")];
+    let output = remote.command(&["snapshots"]).envs(nobody).output().expect("it runs");
+    let complaint = world::failure(1, &output);
+    assert!(complaint.contains("Permission denied (publickey)"), "{complaint}");
+    assert!(complaint.contains("`ssh HOST`"), "{complaint}");
 }
 
 /// What a store that fails may do to a backup, and what it may not: it may end it, which the exit
