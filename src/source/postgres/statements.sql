@@ -54,7 +54,11 @@ WITH member AS (
                   WHEN a.attidentity <> '' THEN format(' GENERATED %s AS IDENTITY (SEQUENCE NAME %s%s)',
                     CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END, s.q, s.options)
                   WHEN a.expression IS NOT NULL THEN ' DEFAULT ' || a.expression ELSE '' END
-          || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, ',' ORDER BY a.attnum)
+          -- From version 18 on these have names.
+          || CASE WHEN a.attnotnull THEN coalesce((SELECT format(' CONSTRAINT %I NOT NULL%s', c.conname,
+                CASE WHEN c.connoinherit THEN ' NO INHERIT' ELSE '' END) FROM pg_constraint c
+              WHERE c.conrelid = r.oid AND c.contype = 'n' AND c.conkey = ARRAY[a.attnum]),
+            ' NOT NULL') ELSE '' END, ',' ORDER BY a.attnum)
         FROM attribute a LEFT JOIN sequence s
           ON s.owner = r.oid AND s.owner_column = a.attnum AND s.deptype = 'i'
         WHERE a.attrelid = r.oid AND (a.attislocal OR r.relispartition)),
