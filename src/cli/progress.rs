@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn what_is_left_is_told_from_what_was_done() {
         let begun = Timestamp { seconds: 1000, nanoseconds: 0 };
-        let state = |seconds, items, expected| State {
+        let state = |seconds: i64, items, expected| State {
             phase: "reading table t".to_owned(),
             expected,
             items,
@@ -277,7 +277,7 @@ mod tests {
             skipped: 0,
             listing: Listing::Nothing,
         };
-        let text = |seconds, items, expected| state(seconds, items, expected).text();
+        let text = |seconds: i64, items, expected| state(seconds, items, expected).text();
         assert_eq!(text(10, 25, Some(100)), "reading table t: 25 of 100, about 30 s left");
         assert_eq!(text(10, 1, Some(100)), "reading table t: 1 of 100, about 17 min left");
         // Too early, unknown, or more than was expected.
