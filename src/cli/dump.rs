@@ -45,9 +45,9 @@ pub fn dump(
     for tree in snapshot.trees(source)? {
         let keys = match selection {
             Selection::Everything => None,
-            Selection::Tree(name) if *name == tree.info.name => None,
+            Selection::Trees(names) if names.contains(&tree.info.name) => None,
             Selection::Entries { tree: name, keys } if *name == tree.info.name => Some(keys),
-            Selection::Tree(_) | Selection::Entries { .. } => continue,
+            Selection::Trees(_) | Selection::Entries { .. } => continue,
         };
         let file = staging.path().join(format!("{}.jsonl", file_name(&tree.info.name)?));
         save(&file, &mut |out| {

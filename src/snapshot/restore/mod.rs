@@ -63,8 +63,8 @@ pub struct Destination<'a> {
 pub enum Selection {
     /// All.
     Everything,
-    /// One tree: a table.
-    Tree(String),
+    /// Some trees: tables.
+    Trees(Vec<String>),
     /// The entries of one tree with this key, or below it.
     Entries {
         /// The tree.

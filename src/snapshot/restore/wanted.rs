@@ -57,7 +57,9 @@ impl<'s> Wanted<'s> {
         let all = snapshot.trees(source)?;
         let (mut trees, keys) = match &destination.selection {
             Selection::Everything => (all.clone(), None),
-            Selection::Tree(name) => (pick(&all, name), None),
+            Selection::Trees(names) => {
+                (names.iter().flat_map(|name| pick(&all, name)).collect(), None)
+            }
             Selection::Entries { tree, keys } => (pick(&all, tree), Some(keys.clone())),
         };
         let whole = destination.selection == Selection::Everything;
