@@ -11,7 +11,8 @@ mod sftp;
 #[path = "common/world.rs"]
 mod world;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
 
 use proxy::Proxy;
@@ -115,6 +116,43 @@ fn a_repository_lives_its_whole_life_on_s3() {
     live(&remote);
     let complaint = remote.fails(1, &["--repo", "s3://elsewhere/x", "snapshots"]);
     assert!(complaint.contains("NoSuchBucket") && complaint.contains("AWS_REGION"), "{complaint}");
+}
+
+/// How many objects of each storage class there are.
+fn classes(port: u16) -> BTreeMap<String, usize> {
+    let mut line = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the server");
+    let ask =
+        "GET /bucket?list-type=2 HTTP/1.1\r\nHost: s3.amazonaws.com\r\nConnection: close\r\n\r\n";
+    line.write_all(ask.as_bytes()).expect("a request");
+    let mut answer = String::new();
+    line.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains("<Contents>"), "{answer}");
+    let mut classes = BTreeMap::new();
+    for class in answer.split("<StorageClass>").skip(1) {
+        let (class, _) = class.split_once('<').expect("an element");
+        *classes.entry(class.to_owned()).or_default() += 1;
+    }
+    classes
+}
+
+#[test]
+fn only_packs_of_content_go_to_the_colder_class() {
+    let server = moto::Server::start();
+    let remote = Remote::at(server.port(), "edms");
+    let noise: String = (0..20_000_u64).map(|n| format!("{}\n", n.wrapping_pow(5))).collect();
+    remote.world.write("docs/large.txt", &noise);
+    remote.ok(&["init", "-q"]);
+    remote.ok(&["--content-class", "STANDARD_IA", "backup", "-q"]);
+    let first = classes(server.port());
+    assert_eq!(first.get("STANDARD_IA"), Some(&1), "{first:?}");
+    assert!(first.get("STANDARD").is_some_and(|number| *number >= 4), "{first:?}");
+    // Wherever it lies, it is read and collected like the rest.
+    remote.world.write("docs/large.txt", &noise.replace('1', "one"));
+    remote.ok(&["--content-class", "GLACIER_IR", "backup", "-q"]);
+    remote.ok(&["forget", "--keep-last", "1", "--group-by", ""]);
+    remote.ok(&["prune", "--immediate"]);
+    remote.ok(&["check", "--read-data"]);
+    assert_eq!(classes(server.port()).get("STANDARD_IA"), None);
 }
 
 #[test]

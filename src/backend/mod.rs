@@ -42,6 +42,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// but never in part.
     fn create(&self, name: &str, data: &[u8]) -> Result<Created, BackendError>;
 
+    /// The same for an object that is hardly ever read: a store with tiers may have a cheaper one
+    /// for it.
+    fn create_cold(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        self.create(name, data)
+    }
+
     /// The whole object.
     fn get(&self, name: &str) -> Result<Bytes, BackendError>;
 
@@ -97,6 +103,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
         (**self).create(name, data)
     }
 
+    fn create_cold(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        (**self).create_cold(name, data)
+    }
+
     fn get(&self, name: &str) -> Result<Bytes, BackendError> {
         (**self).get(name)
     }
@@ -135,6 +145,9 @@ pub struct StoreSettings {
     pub patience: Duration,
     /// How many bytes of it may be kept on this host, see [`Cached`].
     pub cache: u64,
+    /// The storage class of what is hardly ever read, as the store calls it; otherwise the
+    /// bucket's own.
+    pub cold_class: Option<String>,
 }
 
 impl Default for StoreSettings {
@@ -144,6 +157,7 @@ impl Default for StoreSettings {
             ssh_command: "ssh".to_owned(),
             patience: Duration::from_mins(3),
             cache: 1 << 30,
+            cold_class: None,
         }
     }
 }

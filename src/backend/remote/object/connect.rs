@@ -19,7 +19,7 @@ const DRIVERS: usize = 2;
 
 /// The store at `s3://BUCKET/PREFIX`, `gs://…` or `az://CONTAINER/PREFIX`. Nothing is asked yet.
 pub fn connect(url: &Url, settings: &StoreSettings) -> Result<Objects, BackendError> {
-    let StoreSettings { variables, patience, cache, .. } = settings;
+    let StoreSettings { variables, patience, cache, cold_class, .. } = settings;
     let (patience, cache) = (*patience, *cache);
     let place = shown(url);
     let usage = |why: &'static str| BackendError::new(BackendErrorKind::Usage, why, place.clone());
@@ -55,7 +55,9 @@ pub fn connect(url: &Url, settings: &StoreSettings) -> Result<Objects, BackendEr
         .enable_all()
         .build()
         .map_err(|error| BackendError::io("cannot start threads for", place.clone(), error))?;
-    Ok(Objects { runtime, store, prefix, place, patience, cache, answered: AtomicBool::new(false) })
+    let cold_class = cold_class.clone();
+    let answered = AtomicBool::new(false);
+    Ok(Objects { runtime, store, prefix, place, patience, cache, cold_class, answered })
 }
 
 fn s3(bucket: &str, variables: &[(String, String)]) -> AmazonS3Builder {

@@ -14,7 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{
+    Attribute, Attributes, Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+};
 use tokio::runtime::Runtime;
 
 use self::failure::{explain, is_passing};
@@ -47,6 +49,7 @@ pub(super) struct Objects {
     place: String,
     patience: Duration,
     cache: u64,
+    cold_class: Option<String>,
     answered: AtomicBool,
 }
 
@@ -93,15 +96,25 @@ impl Objects {
         let shown = self.shown(name);
         BackendError::new(BackendErrorKind::Damaged, "an object is too short:", shown)
     }
-}
 
-impl Backend for Objects {
-    fn create(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+    /// Creates an object of a storage class, or of that which the bucket has for all.
+    fn put(
+        &self,
+        name: &str,
+        data: &[u8],
+        class: Option<&String>,
+    ) -> Result<Created, BackendError> {
         check_object(name)?;
         let path = self.path(name);
         let payload = PutPayload::from(Bytes::copy_from_slice(data));
+        let attributes = class.map(|class| (Attribute::StorageClass, class.clone()));
+        let attributes: Attributes = attributes.into_iter().collect();
         let created = self.ask(async || {
-            let options = PutOptions::from(PutMode::Create);
+            let options = PutOptions {
+                mode: PutMode::Create,
+                attributes: attributes.clone(),
+                ..PutOptions::default()
+            };
             let put = self.store.put_opts(&path, payload.clone(), options);
             match within(data.len() as u64, put).await {
                 Ok(_) => Ok(Created::New),
@@ -118,6 +131,16 @@ impl Backend for Objects {
             }
         });
         created.map_err(|error| explain("cannot write", self.shown(name), &error))
+    }
+}
+
+impl Backend for Objects {
+    fn create(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        self.put(name, data, None)
+    }
+
+    fn create_cold(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        self.put(name, data, self.cold_class.as_ref())
     }
 
     fn get(&self, name: &str) -> Result<Bytes, BackendError> {
