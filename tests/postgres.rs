@@ -294,6 +294,24 @@ fn a_role_that_may_only_read_captures_everything() {
     assert_eq!(read.description.header, everything.description.header);
 }
 
+#[test]
+fn rows_that_a_policy_hides_are_refused_and_not_missed() {
+    let database = Database::with(
+        "DROP ROLE IF EXISTS limited; CREATE ROLE limited LOGIN;
+        CREATE TABLE t (id integer PRIMARY KEY, who text); INSERT INTO t VALUES (1, 'x'), (2, 'y');
+        ALTER TABLE t OWNER TO limited;
+        ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+        CREATE POLICY own ON t USING (who = 'x');",
+    );
+    let url = database.url.replace("postgres@", "limited@");
+    let mut source = Postgres::new("main", &url, PostgresOptions::default()).unwrap();
+    let ctx = Context::new();
+    let description = Source::begin(&mut source, None, &ctx).unwrap();
+    let error = source.changes(&description.trees[0], None, &ctx).err().unwrap();
+    assert!(error.hint().unwrap().contains("BYPASSRLS"), "{error}");
+    assert_eq!(database.capture().rows("t").len(), 2);
+}
+
 fn open_error(source: &mut dyn Source) -> Failure {
     source.begin(None, &Context::new()).unwrap_err()
 }

@@ -211,6 +211,10 @@ impl PostgresError {
 
     fn hint_of_code(&self) -> Option<String> {
         let hint = match self.code()? {
+            "42501" if self.to_string().contains("row-level security") => {
+                "let the role see all rows, with `ALTER ROLE … BYPASSRLS` or as the owner of the \
+                 table without FORCE, or name the table in exclude-tables"
+            }
             "42501" => {
                 "grant the role what is missing (reading everything: `GRANT pg_read_all_data TO \
                  …`), or name the table in exclude-tables"
