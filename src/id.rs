@@ -85,6 +85,11 @@ id_type!(
     KeyId, 8
 );
 
+id_type!(
+    /// Names a chain of the audit log: 16 random bytes.
+    ChainId, 16
+);
+
 /// Names a pack: the session that wrote it and a running number within that session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PackId {

@@ -127,7 +127,8 @@ fn whatever_object_is_deleted_cut_emptied_or_swapped_is_found_and_hides_nothing_
             let name = file.strip_prefix(&repo).expect("a name").display();
             let checked = world.run(&["check", "--read-data"]);
             let said = text(&checked.stdout) + &text(&checked.stderr);
-            let is_told = !checked.status.success() || said.contains("warning: keys/");
+            let warned = ["keys/", "audit/"].map(|of| said.contains(&format!("warning: {of}")));
+            let is_told = !checked.status.success() || warned.contains(&true);
             assert!(is_told, "{name} {fate:?} and nobody noticed: {said}");
             // A damaged snapshot object is that of one snapshot only.
             let (folder, id) = (file.parent().expect("a folder"), file.file_name());

@@ -78,6 +78,12 @@ fn an_unencrypted_repository_is_no_secret() {
 #[test]
 fn keys_are_added_and_removed() {
     let world = World::new();
+    let config = world.json(&["config"]).remove(0);
+    assert_eq!(
+        (&config["encryption"], &config["chunking"]["avg"]),
+        (&"AES-256-GCM".into(), &(256 << 10).into())
+    );
+    assert!(world.ok(&["config"]).contains("zstd 3 with tables of its own"));
     world.write("password", "correct horse\n");
     let added = world.json(&["key", "add", "--new-password-file", "password", "--label", "night"]);
     let id = added[0]["id"].as_str().expect("an id").to_owned();

@@ -1,21 +1,24 @@
 //! What the commands share: configuration, output, context, and the way to the repository.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Done;
 use super::args::Globals;
+use super::audited::{self, Audited};
 use super::config::{Config, dereference};
 use super::environment::Environment;
-use super::error::usage;
+use super::error::{failed, usage};
 use super::output::{Output, Verbosity};
 use super::progress::Progress;
 use super::unlock::{self, Secret};
 use crate::backend::{self, Backend, Limited, Limits};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
-use crate::repo::{Repo, Unlocking};
+use crate::repo::format::audit::{Entry, Outcome};
+use crate::repo::{Heads, Repo, Unlocking};
 use crate::report::{Event, Reporter};
 use crate::snapshot::{self, Filter, Skipped, Snapshot, Timeline, Until};
 
@@ -24,6 +27,9 @@ pub struct App {
     globals: Globals,
     environment: Environment,
     config: OnceCell<Config>,
+    audited: Option<Audited>,
+    /// The entries of the audit log that say that this command has begun.
+    begun: RefCell<Vec<(Arc<Repo>, u64)>>,
     /// Where results go.
     pub output: Arc<Output>,
     /// Where progress goes.
@@ -35,7 +41,7 @@ pub struct App {
 impl App {
     /// Looks at the environment; the configuration file and the repository are opened by those
     /// who need them.
-    pub fn new(globals: Globals) -> Result<Self, Failure> {
+    pub fn new(globals: Globals, audited: Option<Audited>) -> Result<Self, Failure> {
         let verbosity = match (globals.quiet, globals.verbose) {
             (true, _) => Verbosity::Quiet,
             (false, 0) => Verbosity::Normal,
@@ -48,7 +54,9 @@ impl App {
         ctx.jobs = globals.jobs.map_or(ctx.jobs, usize::from);
         ctx.start_threads()?;
         let environment = Environment::read()?;
-        Ok(Self { globals, environment, config: OnceCell::new(), output, progress, ctx })
+        let begun = RefCell::default();
+        let config = OnceCell::new();
+        Ok(Self { globals, environment, config, audited, begun, output, progress, ctx })
     }
 
     /// The configuration file; empty where there is none.
@@ -102,15 +110,20 @@ impl App {
 
     /// The backend at that place.
     pub fn backend(&self) -> Result<Arc<dyn Backend>, Failure> {
-        self.backend_keeping(self.globals.cache_size)
+        self.backend_keeping(&self.place()?, self.globals.cache_size)
     }
 
-    fn backend_keeping(&self, cache: u64) -> Result<Arc<dyn Backend>, Failure> {
+    /// The backend at another place, of which nothing is kept on this host.
+    pub fn backend_at(&self, place: &str) -> Result<Arc<dyn Backend>, Failure> {
+        self.backend_keeping(place, 0)
+    }
+
+    fn backend_keeping(&self, place: &str, cache: u64) -> Result<Arc<dyn Backend>, Failure> {
         let mut settings = self.environment.stores.clone();
         settings.patience = Duration::from_secs(self.globals.retry_for);
         settings.cache = cache;
         settings.cold_class.clone_from(&self.globals.content_class);
-        let backend = backend::open(&self.place()?, &settings)?;
+        let backend = backend::open(place, &settings)?;
         let (upload, download) = (self.globals.limit_upload, self.globals.limit_download);
         if upload.is_none() && download.is_none() {
             return Ok(backend);
@@ -159,20 +172,56 @@ impl App {
         ])
     }
 
+    /// Where the key or password of a second repository is that was given: flags before the
+    /// environment, and else that of the first.
+    pub fn second_secret(
+        &self,
+        key_file: Option<&Path>,
+        password_file: Option<&Path>,
+    ) -> Result<Option<Secret>, Failure> {
+        let by_flag = unlock::only(vec![
+            ("--to-key-file", key_file.map(|path| Secret::KeyFile(path.to_owned()))),
+            ("--to-password-file", password_file.map(|path| Secret::PasswordFile(path.to_owned()))),
+        ])?;
+        if by_flag.is_some() {
+            return Ok(by_flag);
+        }
+        let second = &self.environment.second;
+        let by_environment = unlock::only(vec![
+            ("COEVAL_TO_KEY_FILE", second.key_file.clone().map(Secret::KeyFile)),
+            ("COEVAL_TO_PASSWORD", second.password.clone().map(Secret::Password)),
+            ("COEVAL_TO_PASSWORD_FILE", second.password_file.clone().map(Secret::PasswordFile)),
+            (
+                "COEVAL_TO_PASSWORD_COMMAND",
+                second.password_command.clone().map(Secret::PasswordCommand),
+            ),
+        ])?;
+        if by_environment.is_some() { Ok(by_environment) } else { self.secret() }
+    }
+
     /// Opens the repository.
     pub fn open(&self) -> Result<Arc<Repo>, Failure> {
-        self.open_at(self.backend()?)
+        self.open_at(self.backend()?, self.secret()?)
+    }
+
+    /// Opens a second repository.
+    pub fn open_second(&self, place: &str, secret: Option<Secret>) -> Result<Arc<Repo>, Failure> {
+        self.open_at(self.backend_at(place)?, secret)
     }
 
     /// The same for who wants to know what the store has, not what was kept of it on this host.
     pub fn open_afresh(&self) -> Result<Arc<Repo>, Failure> {
-        self.open_at(self.backend_keeping(0)?)
+        self.open_at(self.backend_at(&self.place()?)?, self.secret()?)
     }
 
-    fn open_at(&self, backend: Arc<dyn Backend>) -> Result<Arc<Repo>, Failure> {
+    fn open_at(
+        &self,
+        backend: Arc<dyn Backend>,
+        secret: Option<Secret>,
+    ) -> Result<Arc<Repo>, Failure> {
         let cache = self.cache_dir()?;
         let ask = || unlock::ask(&self.ctx.cancel);
-        let repo = match self.secret()? {
+        let repo = match secret {
             None => Repo::open(backend, &Unlocking::Ask(&ask), &cache)?,
             Some(secret) => match secret.read() {
                 Ok(unlock) => Repo::open(backend, &Unlocking::Given(&unlock), &cache)?,
@@ -186,8 +235,50 @@ impl App {
                 }
             },
         };
+        let repo = Arc::new(repo);
+        self.audit_begin(&repo);
         repo.refresh_telling(&self.ctx)?;
-        Ok(Arc::new(repo))
+        Ok(repo)
+    }
+
+    /// Writes into the audit log that the command begins, before it can do anything. Where that is
+    /// not possible, it is told: a repository that cannot be written to can still be restored from.
+    fn audit_begin(&self, repo: &Arc<Repo>) {
+        let Some(audited) = &self.audited else { return };
+        let entry = self.entry(audited, Outcome::Begun);
+        match entry.and_then(|entry| Ok(repo.audit(&entry, audited.heads)?)) {
+            Ok(number) => self.begun.borrow_mut().push((Arc::clone(repo), number)),
+            Err(failure) => self.not_audited(&failure),
+        }
+    }
+
+    /// Writes into the audit log how the command ended.
+    pub fn audit_end(&self, result: &Result<Done, Failure>) {
+        let Some(audited) = &self.audited else { return };
+        for (repo, number) in self.begun.take() {
+            let ended = self.entry(audited, audited::outcome(number, result));
+            let written = ended.and_then(|entry| Ok(repo.audit(&entry, Heads::Usual)?));
+            if let Err(failure) = written {
+                self.not_audited(&failure);
+            }
+        }
+    }
+
+    fn not_audited(&self, failure: &Failure) {
+        let text = format!("this command is not in the audit log of the repository: {failure}");
+        self.ctx.report(Event::Warning(text));
+    }
+
+    fn entry(&self, audited: &Audited, outcome: Outcome) -> Result<Entry, Failure> {
+        let user = crate::source::effective_user();
+        Ok(Entry {
+            time: self.ctx.clock.now(),
+            host: host(),
+            user: user.map_err(|error| failed(format!("who you are is unknown: {error}")))?,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            command: audited.line.clone(),
+            outcome,
+        })
     }
 
     fn cache_dir(&self) -> Result<PathBuf, Failure> {

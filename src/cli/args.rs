@@ -8,9 +8,9 @@ use super::app::App;
 #[cfg(target_os = "linux")]
 use super::command::mount;
 use super::command::{
-    backup, cat, check, completions, database, diff, drill, edms, export, find, forget, import,
-    init, key, log, ls, package, prune, repair, restore, snapshots, stats, tag, undo, version,
-    watch,
+    audit, backup, cat, check, completions, config, copy, database, diff, drill, edms, export,
+    find, forget, import, init, key, log, ls, package, prune, repair, restore, snapshots, stats,
+    status, sync, tag, undo, version, watch,
 };
 use super::excludes::parse_size;
 use super::output::Format;
@@ -112,6 +112,7 @@ pub enum Command {
     Drill(drill::Args),
     Log(log::Args),
     Stats(stats::Args),
+    Status(status::Args),
     #[cfg(target_os = "linux")]
     Mount(mount::Args),
     #[command(visible_alias = "extract")]
@@ -122,6 +123,8 @@ pub enum Command {
     Undelete(tag::UndeleteArgs),
     #[command(visible_aliases = ["gc", "compact"])]
     Prune(prune::Args),
+    Copy(copy::Args),
+    Sync(sync::Args),
     Export(export::Args),
     Import(import::Args),
     #[command(subcommand)]
@@ -134,6 +137,8 @@ pub enum Command {
     Database(database::Database),
     #[command(subcommand)]
     Key(key::Key),
+    Audit(audit::Args),
+    Config(config::Args),
     Completions(completions::Args),
     Version(version::Args),
     #[command(name = "create_backup", alias = "create-backup", hide = true)]
@@ -157,6 +162,7 @@ impl Command {
             Self::Drill(args) => drill::run(&args, app),
             Self::Log(args) => log::run(&args, app),
             Self::Stats(args) => stats::run(&args, app),
+            Self::Status(args) => status::run(&args, app),
             #[cfg(target_os = "linux")]
             Self::Mount(args) => mount::run(&args, app),
             Self::Restore(args) => restore::run(&args, app),
@@ -165,6 +171,8 @@ impl Command {
             Self::Tag(args) => tag::run(&args, app),
             Self::Undelete(args) => tag::undelete(&args, app),
             Self::Prune(args) => prune::run(&args, app),
+            Self::Copy(args) => copy::run(&args, app),
+            Self::Sync(args) => sync::run(&args, app),
             Self::Export(args) => export::run(&args, app),
             Self::Import(args) => import::run(&args, app),
             Self::Package(what) => package::run(&what, app),
@@ -172,6 +180,8 @@ impl Command {
             Self::Repair(what) => repair::run(&what, app),
             Self::Database(what) => database::run(&what, app),
             Self::Key(what) => key::run(&what, app),
+            Self::Audit(args) => audit::run(&args, app),
+            Self::Config(args) => config::run(&args, app),
             Self::Completions(args) => completions::run(&args, app),
             Self::Version(args) => version::run(&args, app),
             Self::CreateBackup(args) => edms::create_backup(&args, app),

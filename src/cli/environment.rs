@@ -19,6 +19,8 @@ Environment:
   COEVAL_PASSWORD_COMMAND  a command that prints the password
   COEVAL_PACKAGE_PASSWORD, …_FILE, …_COMMAND
                            the same for the password of a sealed package
+  COEVAL_TO_KEY_FILE, COEVAL_TO_PASSWORD, …_FILE, …_COMMAND
+                           the same for the repository that `copy` copies into
   COEVAL_CACHE_DIR         where the cache is, instead of --cache-dir
   COEVAL_CONFIG            the configuration file, instead of --config
   AWS_…, AZURE_…, GOOGLE_… credentials and endpoint of an object store
@@ -47,6 +49,8 @@ pub struct Environment {
     pub package_password_file: Option<PathBuf>,
     /// `COEVAL_PACKAGE_PASSWORD_COMMAND`
     pub package_password_command: Option<String>,
+    /// `COEVAL_TO_…`
+    pub second: SecondSecret,
     /// `COEVAL_CACHE_DIR`
     pub cache_dir: Option<PathBuf>,
     /// `COEVAL_CONFIG`
@@ -58,6 +62,19 @@ pub struct Environment {
     pub user_cache: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`, or `.config` in `HOME`
     pub user_config: Option<PathBuf>,
+}
+
+/// What opens the repository that is copied into.
+#[derive(Debug, Default)]
+pub struct SecondSecret {
+    /// `COEVAL_TO_KEY_FILE`
+    pub key_file: Option<PathBuf>,
+    /// `COEVAL_TO_PASSWORD`
+    pub password: Option<Zeroizing<String>>,
+    /// `COEVAL_TO_PASSWORD_FILE`
+    pub password_file: Option<PathBuf>,
+    /// `COEVAL_TO_PASSWORD_COMMAND`
+    pub password_command: Option<String>,
 }
 
 impl Environment {
@@ -76,6 +93,12 @@ impl Environment {
             package_password: variable("COEVAL_PACKAGE_PASSWORD")?.map(Zeroizing::new),
             package_password_file: path("COEVAL_PACKAGE_PASSWORD_FILE")?,
             package_password_command: variable("COEVAL_PACKAGE_PASSWORD_COMMAND")?,
+            second: SecondSecret {
+                key_file: path("COEVAL_TO_KEY_FILE")?,
+                password: variable("COEVAL_TO_PASSWORD")?.map(Zeroizing::new),
+                password_file: path("COEVAL_TO_PASSWORD_FILE")?,
+                password_command: variable("COEVAL_TO_PASSWORD_COMMAND")?,
+            },
             cache_dir: path("COEVAL_CACHE_DIR")?,
             config: path("COEVAL_CONFIG")?,
             stores: StoreSettings {

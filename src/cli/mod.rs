@@ -6,6 +6,7 @@
 
 mod app;
 mod args;
+mod audited;
 mod changes;
 mod command;
 mod config;
@@ -80,10 +81,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: args::Cli) -> Result<Done, Failure> {
-    let app = app::App::new(arguments.globals)?;
+    let told = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let audited = audited::Audited::of(&arguments.command, told);
+    let app = app::App::new(arguments.globals, audited)?;
     stop_on_signals(&app.ctx.cancel)?;
     let result = arguments.command.run(&app);
     app.progress.finish();
+    app.audit_end(&result);
     let written = app.output.finish();
     let done = result?;
     written?;

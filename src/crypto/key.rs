@@ -16,6 +16,7 @@ pub(super) enum Purpose {
     Data,
     Metadata,
     Manifest,
+    Audit,
 }
 
 impl Purpose {
@@ -27,6 +28,7 @@ impl Purpose {
             Self::Data => "coeval 2026-11 data",
             Self::Metadata => "coeval 2026-11 metadata",
             Self::Manifest => "coeval 2026-11 manifest",
+            Self::Audit => "coeval 2026-11 audit",
         }
     }
 }
@@ -78,6 +80,7 @@ mod tests {
             Purpose::Data,
             Purpose::Metadata,
             Purpose::Manifest,
+            Purpose::Audit,
         ];
         let subkeys: Vec<_> = purposes.iter().map(|p| hex(&master.subkey(*p)[..8])).collect();
         assert_eq!(

@@ -31,6 +31,8 @@ pub enum ObjectKind {
     Snapshot,
     /// What a collection removes.
     Collection,
+    /// Who did what.
+    Audit,
 }
 
 impl ObjectKind {
@@ -40,6 +42,7 @@ impl ObjectKind {
             Self::IndexSegment => 2,
             Self::Session => 3,
             Self::Snapshot => 4,
+            Self::Audit => 5,
             Self::Collection => 6,
         }
     }
@@ -49,6 +52,7 @@ impl ObjectKind {
         match self {
             Self::Config | Self::Snapshot => Purpose::Manifest,
             Self::IndexSegment | Self::Session | Self::Collection => Purpose::Metadata,
+            Self::Audit => Purpose::Audit,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! once (I2); `docs/FORMAT.md` describes each. [`Repo::write`] opens a session, through which
 //! chunks become packs and, with its commit, a snapshot; [`ChunkReader`] reads them back.
 
+mod audit;
 mod budget;
 mod check;
 mod chunks;
@@ -28,8 +29,10 @@ mod session;
 mod sizes;
 mod snapshots;
 mod subset;
+mod sync;
 mod view;
 
+pub use audit::{AuditLog, Heads, Numbered};
 pub use check::{Checked, Finding, ReadData};
 pub use chunks::{ChunkReader, ChunkWriter, Class, EachChunk, MemoryChunks};
 pub use collect::{
@@ -46,3 +49,4 @@ pub use session::{Session, Written};
 pub use sizes::StoredChunk;
 pub use snapshots::StoredSnapshot;
 pub use subset::Subset;
+pub use sync::{Collected, Present, SyncError, SyncOptions, Synced};

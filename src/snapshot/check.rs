@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
 use crate::id::ChunkId;
 use crate::repo::{ChunkReader as _, Finding, ReadData, Repo, RepoError, SeenChunks};
+use crate::report::Event;
 use crate::source::display_key;
 use crate::time::Timestamp;
 use crate::tree::{self, Tree, Visit};
@@ -47,6 +48,10 @@ pub fn check(repo: &Arc<Repo>, read: ReadData, ctx: &Context) -> Result<CheckRep
         orphans: objects.orphans,
         ..CheckReport::default()
     };
+    // No snapshot needs the log, and what it lost cannot be made good: `audit verify` fails for it.
+    for Finding { object, problem } in repo.audit_log(ctx)?.findings {
+        ctx.report(Event::Warning(format!("{object}: {problem}")));
+    }
     // A damaged index segment or snapshot is found above; what else can be reached is still
     // looked at.
     if let Err(error) = repo.refresh() {

@@ -2,18 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ChunkId, SnapshotId, hex};
+use crate::id::{ChunkId, RepoId, SnapshotId, hex};
 use crate::repo::Written;
 use crate::repo::format::{FormatError, codec};
 use crate::source::Kind;
 use crate::time::Timestamp;
 use crate::tree::Tree;
 
-/// The version of a manifest that lists all that was skipped, of one that does not, and of one that
-/// was rewritten.
+/// The version of a manifest that lists all that was skipped, of one that does not, of one that was
+/// rewritten, and of one that was copied from another repository.
 const ALL_LISTED: u8 = 1;
 const SOME_UNLISTED: u8 = 2;
 const REWRITTEN: u8 = 3;
+const COPIED: u8 = 4;
 const WHAT: &str = "snapshot manifest";
 
 /// The content of a snapshot object; see `docs/FORMAT.md`.
@@ -62,6 +63,22 @@ pub struct Later {
     pub original: Option<SnapshotId>,
     /// Whether no rule forgets it.
     pub protection: Protection,
+    /// Which snapshot of another repository this one is a copy of.
+    #[serde(skip)]
+    pub origin: Option<Origin>,
+}
+
+/// Where a copy comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The repository in which the snapshot was taken.
+    pub repository: RepoId,
+    /// The name that it had there first.
+    pub snapshot: SnapshotId,
+    /// BLAKE3 of both lists of sources, in bincode: of what was copied, then of the copy. While it
+    /// is that of two snapshots, their trees hold the same, and what changed since in the one can
+    /// be changed in the other.
+    pub pairing: [u8; 32],
 }
 
 /// How long a snapshot is kept, whatever the rules say.
@@ -195,8 +212,22 @@ impl Manifest {
     #[must_use]
     pub fn rewritten(&self, id: SnapshotId, tags: Vec<String>, protection: Protection) -> Self {
         let original = self.later.original.or(Some(id));
-        let later = Later { original, protection };
-        Self { version: REWRITTEN, tags, later, ..self.clone() }
+        let later = Later { original, protection, ..self.later };
+        Self { version: self.version.max(REWRITTEN), tags, later, ..self.clone() }
+    }
+
+    /// The manifest of a copy of this one in another repository, where its sources are `sources`.
+    #[must_use]
+    pub fn copied(
+        &self,
+        origin: Origin,
+        parent: Option<SnapshotId>,
+        sources: Vec<SourceRecord>,
+        written: Written,
+    ) -> Self {
+        let later =
+            Later { original: None, protection: self.later.protection, origin: Some(origin) };
+        Self { version: COPIED, parent, sources, written, later, ..self.clone() }
     }
 
     /// Whether no rule forgets it now.
@@ -253,7 +284,8 @@ impl Manifest {
         match self.version {
             ALL_LISTED => codec::encode(WHAT, self),
             SOME_UNLISTED => codec::encode(WHAT, &(self, self.unlisted)),
-            _ => codec::encode(WHAT, &(self, self.unlisted, self.later)),
+            REWRITTEN => codec::encode(WHAT, &(self, self.unlisted, self.later)),
+            _ => codec::encode(WHAT, &(self, self.unlisted, self.later, self.later.origin)),
         }
     }
 
@@ -268,6 +300,11 @@ impl Manifest {
             Some(&REWRITTEN) => {
                 let (manifest, unlisted, later): (Self, u64, Later) = codec::decode(WHAT, bytes)?;
                 Ok(Self { unlisted, later, ..manifest })
+            }
+            Some(&COPIED) => {
+                let (manifest, unlisted, later, origin): (Self, u64, Later, Option<Origin>) =
+                    codec::decode(WHAT, bytes)?;
+                Ok(Self { unlisted, later: Later { origin, ..later }, ..manifest })
             }
             Some(_) => {
                 let reason = "it was written by another version of coeval".to_owned();

@@ -5,10 +5,12 @@ mod anonymise;
 mod capture;
 mod check;
 mod collect;
+mod copy;
 mod counts;
 mod derive;
 mod diff;
 mod find;
+mod freshness;
 mod history;
 mod manifest;
 mod opened;
@@ -27,13 +29,15 @@ pub use anonymise::{AnonymiseError, Rule, Rules, anonymise};
 pub use capture::{CaptureOptions, Captured, Held, Mode, Parent, capture, capture_held};
 pub use check::{CheckReport, check, is_sound};
 pub use collect::{collect, plan_collection};
+pub use copy::{Copier, CopyError};
 pub use counts::{Counts, Tally};
 pub use derive::{Apply, EditTree, derive};
 pub use diff::{DiffItem, diff};
 pub use find::{Finder, Found};
+pub use freshness::{Freshness, freshness};
 pub use history::{Step, history};
 pub use manifest::{
-    Instant, Later, Manifest, Protection, Reason, RestoredInto, Skipped, SourceRecord,
+    Instant, Later, Manifest, Origin, Protection, Reason, RestoredInto, Skipped, SourceRecord,
 };
 pub use opened::{Snapshot, TreeRecord};
 pub use past::{Between, Until, between};

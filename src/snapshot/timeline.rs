@@ -7,7 +7,7 @@ use crate::repo::{Finding, Repo, StoredSnapshot};
 use crate::report::Event;
 use crate::time::{Timestamp, parse_time};
 
-use super::manifest::{Manifest, Reason};
+use super::manifest::{Later, Manifest, Reason};
 
 /// All snapshots of a repository, oldest first.
 #[derive(Debug, Clone, Default)]
@@ -86,10 +86,14 @@ impl Timeline {
         self.find(id).map(|(_, manifest)| manifest)
     }
 
-    /// The same with the id that it has now.
+    /// The same with the id that it has now; also the copy of a snapshot that has this id in
+    /// another repository.
     pub fn find(&self, id: SnapshotId) -> Option<&(SnapshotId, Manifest)> {
         let is = |(other, manifest): &&(SnapshotId, Manifest)| {
-            *other == id || manifest.later.original == Some(id)
+            let Later { original, origin, .. } = manifest.later;
+            *other == id
+                || original == Some(id)
+                || origin.is_some_and(|origin| origin.snapshot == id)
         };
         self.snapshots.iter().find(is)
     }

@@ -14,8 +14,8 @@ mod testing;
 
 pub use files::{
     Attribute, Device, Directory, Entry, EntryError, EntryKind, Files, FilesError, FilesOptions,
-    Owners, PathFilter, PathList, ResolvedList, display_key, escape, group_number, key_of,
-    parse_key, patterns_in, user_number,
+    Owners, PathFilter, PathList, ResolvedList, display_key, effective_user, escape, group_number,
+    key_of, parse_key, patterns_in, user_number,
 };
 pub(crate) use files::{LEFT_OUT, LIST, OWNERS, directory_without_place};
 pub use piped::{Pipe, PipedFile};

@@ -44,6 +44,13 @@ pub struct Add {
     label: Option<String>,
 }
 
+impl Key {
+    /// Whether it changes nothing.
+    pub const fn is_list(&self) -> bool {
+        matches!(self, Self::List)
+    }
+}
+
 pub fn run(what: &Key, app: &App) -> Result<Done, Failure> {
     match what {
         Key::List => list(app),

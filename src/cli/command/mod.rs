@@ -1,9 +1,12 @@
 //! The commands, one file each: its arguments, and `run`.
 
+pub mod audit;
 pub mod backup;
 pub mod cat;
 pub mod check;
 pub mod completions;
+pub mod config;
+pub mod copy;
 pub mod database;
 pub mod diff;
 pub mod drill;
@@ -24,6 +27,8 @@ pub mod repair;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
+pub mod status;
+pub mod sync;
 pub mod tag;
 pub mod undo;
 pub mod version;

@@ -117,6 +117,10 @@ pub fn as_json(id: SnapshotId, manifest: &Manifest) -> serde_json::Value {
         "tags": manifest.tags,
         "protection": manifest.later.protection,
         "original": manifest.later.original.map(|original| original.to_string()),
+        "copied_from": manifest.later.origin.map(|origin| serde_json::json!({
+            "repository": origin.repository.to_string(),
+            "snapshot": origin.snapshot.to_string(),
+        })),
         "parent": manifest.parent.map(|parent| parent.to_string()),
         "reason": reason(&manifest.reason),
         "instant": manifest.instant.to_string(),

@@ -28,8 +28,8 @@ pub enum Needed {
     Content(ChunkId),
 }
 
-/// The chunks that snapshots need. Those of snapshots that were looked at stay: to keep too much is
-/// never wrong.
+/// The chunks that snapshots need. Those of snapshots that were looked at stay while one collection
+/// is planned and finished: to keep too much is never wrong, as long as it is there.
 #[derive(Debug, Default)]
 pub(in crate::repo) struct Live {
     pub(super) chunks: SeenChunks,

@@ -13,6 +13,7 @@ mod plan;
 mod remove;
 mod salvage;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::RepoError;
@@ -22,7 +23,7 @@ use super::open::Repo;
 use crate::backend::Created;
 use crate::context::Context;
 use crate::crypto::{ObjectKind, random};
-use crate::hint::Failure;
+use crate::hint::{ErrorKind, Failure};
 
 use mark::Live;
 pub use mark::{EachNeeded, Mark, Needed};
@@ -84,6 +85,12 @@ pub struct CollectedBytes {
     pub given_up: u64,
 }
 
+/// Whether a collector is done.
+enum Progress {
+    Done,
+    GoOn,
+}
+
 impl Repo {
     /// What a collection would do now; changes nothing.
     pub fn plan_collection(
@@ -107,39 +114,72 @@ impl Repo {
         ctx: &Context,
     ) -> Result<CollectedBytes, Failure> {
         let mut done = CollectedBytes::default();
-        let mut live = Live::default();
         loop {
             self.learn_collections()?;
             self.refresh()?;
-            let open = self.collections().open.clone();
-            if let Some((number, collection)) = open {
-                let collection = &*collection;
-                let this = Finishing { number, collection, options, mark, ctx };
-                self.finish_collection(&this, &mut live, &mut done)?;
-                continue;
+            let finished = self.collections().finished();
+            match self.collect_once(options, &mut done, mark, ctx) {
+                Ok(Progress::Done) => return Ok(done),
+                Ok(Progress::GoOn) => {}
+                // What is not there may be what another collector has removed since, with the
+                // snapshot that needed it.
+                Err(failure) if failure.kind() == ErrorKind::Damage => {
+                    self.learn_collections()?;
+                    if self.collections().finished() == finished {
+                        return Err(failure);
+                    }
+                }
+                Err(failure) => return Err(failure),
             }
-            // Whoever is at work now would be waited for anyway; before anything is condemned,
-            // nobody stores again what lies in condemned packs.
-            done.given_up += self.settle(options.writers, ctx)?;
-            let plan = self.plan(options, &mut live, mark, ctx)?;
-            if !plan.is_empty() {
-                let Some((number, collection)) = self.begin_collection(plan)? else { continue };
-                let collection = &collection;
-                let this = Finishing { number, collection, options, mark, ctx };
-                self.finish_collection(&this, &mut live, &mut done)?;
-            }
-            self.remove_late_packs()?;
-            self.compact_index(ctx)?;
-            return Ok(done);
         }
+    }
+
+    /// Finishes the collection that goes on, or makes one.
+    fn collect_once(
+        &self,
+        options: &CollectOptions,
+        done: &mut CollectedBytes,
+        mark: Mark<'_>,
+        ctx: &Context,
+    ) -> Result<Progress, Failure> {
+        let mut live = Live::default();
+        let (next, open) = self.next_collection();
+        if let Some((number, collection)) = open {
+            let collection = &*collection;
+            let this = Finishing { number, collection, options, mark, ctx };
+            self.finish_collection(&this, &mut live, done)?;
+            return Ok(Progress::GoOn);
+        }
+        // Whoever is at work now would be waited for anyway; before anything is condemned, nobody
+        // stores again what lies in condemned packs.
+        done.given_up += self.settle(options.writers, ctx)?;
+        let plan = self.plan(options, &mut live, mark, ctx)?;
+        if !plan.is_empty() {
+            let Some((number, collection)) = self.begin_collection(next, plan)? else {
+                return Ok(Progress::GoOn);
+            };
+            let collection = &collection;
+            let this = Finishing { number, collection, options, mark, ctx };
+            self.finish_collection(&this, &mut live, done)?;
+        }
+        self.remove_late_packs()?;
+        self.compact_index(ctx)?;
+        Ok(Progress::Done)
+    }
+
+    /// The number of the next collection, and the one that goes on. What is learnt while the next
+    /// is planned must not change its number: it may only begin when all before are done.
+    fn next_collection(&self) -> (u64, Option<(u64, Arc<Collection>)>) {
+        let known = self.collections();
+        (known.next(), known.open.clone())
     }
 
     /// Says what will be removed; none if somebody else was faster.
     fn begin_collection(
         &self,
+        number: u64,
         plan: CollectionPlan,
     ) -> Result<Option<(u64, Collection)>, RepoError> {
-        let number = self.collections().next();
         let collection = Collection::new(random()?, plan.condemned, plan.forgotten);
         let name = name::collection(number);
         let object =

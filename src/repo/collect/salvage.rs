@@ -52,7 +52,7 @@ impl Repo {
         loop {
             self.learn_collections()?;
             self.refresh()?;
-            let open = self.collections().open.clone();
+            let (next, open) = self.next_collection();
             if let Some((number, collection)) = open {
                 self.settle(writers, ctx)?;
                 self.finish_salvaging(number, &collection, &mut salvaged, ctx)?;
@@ -65,7 +65,7 @@ impl Repo {
                 return Ok(salvaged);
             }
             self.settle(writers, ctx)?;
-            self.begin_collection(CollectionPlan { condemned, ..CollectionPlan::default() })?;
+            self.begin_collection(next, CollectionPlan { condemned, ..CollectionPlan::default() })?;
         }
     }
 

@@ -4,6 +4,7 @@
 //! All integers are little-endian. Decoders are strict: a length beyond the end, an unknown
 //! version, a non-zero reserved bit or a trailing byte is an error, never a guess.
 
+pub mod audit;
 pub mod block;
 pub mod codec;
 pub mod collection;
@@ -19,7 +20,7 @@ pub const VERSION: u8 = 1;
 
 /// The names of objects in the backend.
 pub mod name {
-    use crate::id::{KeyId, PackId, SegmentId, SnapshotId};
+    use crate::id::{ChainId, KeyId, PackId, SegmentId, SnapshotId};
 
     /// The repository's parameters.
     pub const CONFIG: &str = "config";
@@ -37,6 +38,9 @@ pub mod name {
     pub const TOMBSTONES: &str = "tombstones/";
     /// Folder of collections.
     pub const COLLECTIONS: &str = "gc/";
+
+    /// Folder of the audit log.
+    pub const AUDIT: &str = "audit/";
 
     /// `keys/<id>`
     pub fn key(id: KeyId) -> String {
@@ -72,6 +76,11 @@ pub mod name {
     /// `gc/<number>.done`
     pub fn collection_done(number: u64) -> String {
         format!("{COLLECTIONS}{number}.done")
+    }
+
+    /// `audit/<chain>-<number>`
+    pub fn entry(chain: &ChainId, number: u64) -> String {
+        format!("{AUDIT}{chain}-{number}")
     }
 
     /// `snapshots/<id>`

@@ -69,8 +69,8 @@ impl View {
             Ok(_) | Err(RepoError::ViewDamaged) => {}
             Err(error) => return Err(error),
         }
-        if writable {
-            Store::destroy(directory)?;
+        // Another process may be at it already.
+        if writable && Store::destroy(directory).is_ok() {
             Self::over(Store::open(directory))
         } else {
             Self::over(None)

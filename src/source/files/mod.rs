@@ -41,7 +41,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 pub use directory::Directory;
 pub use entry::{Attribute, Device, Entry, EntryError, EntryKind};
-pub use owners::{Owners, group_number, user_number};
+pub use owners::{Owners, effective_user, group_number, user_number};
 pub use path::{display_key, escape, key_of, parse_key};
 pub use select::{PathFilter, PathList, ResolvedList, patterns_in};
 

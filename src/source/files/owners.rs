@@ -50,6 +50,12 @@ pub fn user_number(name: &str) -> io::Result<Option<u32>> {
     Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
 }
 
+/// What the user who runs this process is called; their number where that has no name.
+pub fn effective_user() -> io::Result<String> {
+    let number = Uid::effective();
+    Ok(User::from_uid(number)?.map_or_else(|| number.to_string(), |user| user.name))
+}
+
 /// The number of the group of this name on this machine; `None` where there is no such group.
 pub fn group_number(name: &str) -> io::Result<Option<u32>> {
     Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
