@@ -162,7 +162,8 @@ pub fn bare(
     ctx: &Context,
 ) -> Result<Exported, Failure> {
     let facts = contents.facts();
-    let Some(name) = databases(facts).first().copied() else {
+    let names = databases(facts);
+    let Some((&name, others)) = names.split_first() else {
         let text = "the snapshot has no database";
         return Err(Failure::message(ErrorKind::Usage, text, None));
     };
@@ -189,9 +190,13 @@ pub fn bare(
         let reason = wanted.why_not(name).or_else(|| opened.map.unmapped.get(name).cloned())?;
         Some(Skipped { item: format!("database/{name}"), reason })
     });
+    let others = others.iter().map(|other| Skipped {
+        item: format!("database/{other}"),
+        reason: "a fixture holds one database".to_owned(),
+    });
     Ok(Exported {
         records: written.counts.iter().map(|(_, count)| count).sum(),
-        missing: facts.skipped.iter().cloned().chain(left).collect(),
+        missing: facts.skipped.iter().cloned().chain(others).chain(left).collect(),
         notes: notes(&opened, &written),
         ..Exported::default()
     })
