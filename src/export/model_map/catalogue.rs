@@ -1,7 +1,7 @@
 //! The map from the catalogue and the rows of `django_content_type`: Django's own rules for
 //! naming tables, and then a likeness of names where it leaves one answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::super::catalog::{Catalog, Table};
 use super::super::fixture::Shape;
@@ -31,10 +31,14 @@ pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> M
             found.insert(table.to_owned(), (label.to_owned(), Provenance::ContentType));
         }
     }
+    let short = shortened(catalog);
     labels.retain(|label| {
         let table = label.replacen('.', "_", 1);
-        let name =
-            if catalog.table(&table).is_some() { Some(table) } else { shortened(catalog, &table) };
+        let name = if catalog.table(&table).is_some() {
+            Some(table)
+        } else {
+            of_shortened(&short, &table)
+        };
         match name {
             Some(name) if !found.contains_key(&name) => {
                 found.insert(name, (label.clone(), Provenance::ContentType));
@@ -55,9 +59,11 @@ pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> M
     like_names(&free, &labels, &mut found);
 
     let mut map = ModelMap::default();
+    let json = catalog.json_columns();
     for (table, (label, provenance)) in &found {
         if let Some(table) = catalog.table(table) {
-            map.models.push(model(catalog, table, label, *provenance, &found));
+            let json = json.get(table.name());
+            map.models.push(model(catalog, table, label, *provenance, &found, json));
         }
     }
     for table in through {
@@ -71,15 +77,24 @@ pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> M
     map
 }
 
-/// The one table whose long name begins as Django's shortened form does.
-fn shortened(catalog: &Catalog, full: &str) -> Option<String> {
+/// The tables with names as long as Django's shortened form, by what that keeps of a name.
+fn shortened(catalog: &Catalog) -> HashMap<&str, Vec<&str>> {
+    let mut short: HashMap<&str, Vec<&str>> = HashMap::new();
+    for name in catalog.tables.iter().map(Table::name).filter(|name| name.len() == LONGEST_NAME) {
+        if let Some(stem) = name.get(..LONGEST_NAME - 4) {
+            short.entry(stem).or_default().push(name);
+        }
+    }
+    short
+}
+
+/// The one table whose long name begins as the shortened form of this name does.
+fn of_shortened(short: &HashMap<&str, Vec<&str>>, full: &str) -> Option<String> {
     let stem = full.get(..LONGEST_NAME - 4).filter(|_| full.len() > LONGEST_NAME)?;
-    let mut like = catalog
-        .tables
-        .iter()
-        .filter(|table| table.name().len() == LONGEST_NAME && table.name().starts_with(stem));
-    let only = like.next()?;
-    like.next().is_none().then(|| only.name().to_owned())
+    match short.get(stem)?.as_slice() {
+        [only] => Some((*only).to_owned()),
+        _ => None,
+    }
 }
 
 /// Whether a table is what Django makes for a many-to-many field: a number, two references, and
@@ -137,17 +152,24 @@ fn like_names(
     labels: &BTreeSet<String>,
     found: &mut BTreeMap<String, (String, Provenance)>,
 ) {
-    let like = |label: &str, table: &str| {
+    let forms = |label: &str| {
         let (app, model) = label.split_once('.').unwrap_or(("", label));
-        let table = singular(table);
-        [singular(model), singular(&format!("{app}{model}"))].contains(&table)
+        BTreeSet::from([singular(model), singular(&format!("{app}{model}"))])
     };
+    let mut tables: HashMap<String, Vec<&str>> = HashMap::new();
     for table in free {
-        let name = table.name();
-        let mut alike = labels.iter().filter(|label| like(label, name));
-        let (Some(label), None) = (alike.next(), alike.next()) else { continue };
-        if free.iter().filter(|other| like(label, other.name())).count() == 1 {
-            found.insert(name.to_owned(), (label.clone(), Provenance::LikeName));
+        tables.entry(singular(table.name())).or_default().push(table.name());
+    }
+    let mut models: HashMap<String, usize> = HashMap::new();
+    for form in labels.iter().flat_map(|label| forms(label)) {
+        *models.entry(form).or_default() += 1;
+    }
+    for label in labels {
+        let forms = forms(label);
+        let mut alike = forms.iter().filter_map(|form| Some((form, tables.get(form)?)));
+        let (Some((form, alike)), None) = (alike.next(), alike.next()) else { continue };
+        if let ([only], Some(1)) = (alike.as_slice(), models.get(form)) {
+            found.insert((*only).to_owned(), (label.clone(), Provenance::LikeName));
         }
     }
 }
@@ -175,7 +197,9 @@ fn model(
     label: &str,
     provenance: Provenance,
     found: &BTreeMap<String, (String, Provenance)>,
+    json: Option<&HashSet<&str>>,
 ) -> Model {
+    let holds_json = |column: &str| json.is_some_and(|columns| columns.contains(column));
     let row_number = table.row_number();
     let own = table.columns.iter().enumerate().filter(|(index, _)| Some(*index) != row_number);
     let fields = own.map(|(index, column)| {
@@ -186,7 +210,7 @@ fn model(
         };
         let shape = match catalog.engine() {
             Engine::Postgresql => Shape::of_postgres(&column.declared_type),
-            Engine::Sqlite if holds_json(catalog, table, &column.name) => Shape::Json,
+            Engine::Sqlite if holds_json(&column.name) => Shape::Json,
             Engine::Sqlite => Shape::of_sqlite(&column.declared_type, None),
         };
         let target = key.and_then(|key| {
@@ -204,10 +228,4 @@ fn model(
         fields: fields.collect(),
         computed: Vec::new(),
     }
-}
-
-/// Django guards a JSONField of SQLite by a check on the column.
-fn holds_json(catalog: &Catalog, table: &Table, column: &str) -> bool {
-    let check = format!("JSON_VALID(\"{column}\")");
-    catalog.sqlite_statement(table.name()).is_some_and(|statement| statement.contains(&check))
 }

@@ -50,6 +50,8 @@ pub struct ModelMap {
     pub python: Option<String>,
     /// The label of the model of users, where the application said it.
     pub users: Option<String>,
+    by_label: HashMap<String, usize>,
+    by_table: HashMap<String, usize>,
 }
 
 /// One model.
@@ -144,9 +146,12 @@ impl ModelMap {
             Some(json) => introspection::read(catalog, json)?,
             None => catalogue::derive(catalog, content_types),
         };
-        map.models.sort_by(|a, b| a.label.cmp(&b.label));
         map.through.sort_by(|a, b| (&a.owner, &a.field).cmp(&(&b.owner, &b.field)));
         map.order();
+        for (index, model) in map.models.iter().enumerate() {
+            map.by_label.entry(model.label.clone()).or_insert(index);
+            map.by_table.entry(model.table.clone()).or_insert(index);
+        }
         let mapped: BTreeSet<&str> = map
             .models
             .iter()
@@ -170,49 +175,61 @@ impl ModelMap {
 
     /// The model with this label.
     pub fn model(&self, label: &str) -> Option<&Model> {
-        self.models.iter().find(|model| model.label == label)
+        self.by_label.get(label).map(|index| &self.models[*index])
     }
 
     /// The model that lies in this table.
     pub fn model_of_table(&self, table: &str) -> Option<&Model> {
-        self.models.iter().find(|model| model.table == table)
+        self.by_table.get(table).map(|index| &self.models[*index])
     }
 
     /// The many-to-many fields of a model.
     pub fn many<'a>(&'a self, owner: &'a str) -> impl Iterator<Item = &'a Through> + 'a {
-        self.through.iter().filter(move |through| through.owner == owner)
+        let first = self.through.partition_point(|through| through.owner.as_str() < owner);
+        self.through[first..].iter().take_while(move |through| through.owner == owner)
     }
 
     /// What is referred to comes before what refers, and else the labels decide; where models
     /// refer to each other in a circle, the smallest label begins.
     fn order(&mut self) {
-        let mut waiting: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let labels: BTreeSet<&str> = self.models.iter().map(|model| model.label.as_str()).collect();
+        // What each model waits for, and what waits for it.
+        let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut dependents: HashMap<&str, Vec<&str>> = HashMap::new();
         for model in &self.models {
+            let label = model.label.as_str();
             let fields = model.fields.iter().filter_map(|field| field.target.as_ref());
-            let fields = fields.map(|target| &target.label);
-            let many = self.many(&model.label).map(|through| &through.target);
-            let mut needs: BTreeSet<String> = fields.chain(many).cloned().collect();
-            needs.remove(&model.label);
-            needs.retain(|label| self.model(label).is_some());
-            waiting.insert(model.label.clone(), needs);
-        }
-        let mut place: HashMap<String, usize> = HashMap::new();
-        for first in [CONTENT_TYPE, PERMISSION] {
-            if waiting.remove(first).is_some() {
-                place.insert(first.to_owned(), place.len());
+            let fields = fields.map(|target| target.label.as_str());
+            let many = self.many(label).map(|through| through.target.as_str());
+            let needs = waiting.entry(label).or_default();
+            for needed in fields.chain(many) {
+                if needed != label && labels.contains(needed) && needs.insert(needed) {
+                    dependents.entry(needed).or_default().push(label);
+                }
             }
         }
-        while !waiting.is_empty() {
-            let free =
-                |needs: &BTreeSet<String>| needs.iter().all(|label| place.contains_key(label));
-            let next = waiting
-                .iter()
-                .find(|(_, needs)| free(needs))
-                .or_else(|| waiting.iter().next())
-                .map(|(label, _)| label.clone());
-            let Some(label) = next else { break };
-            waiting.remove(&label);
-            place.insert(label, place.len());
+        let free = waiting.iter().filter(|(_, needs)| needs.is_empty());
+        let mut free: BTreeSet<&str> = free.map(|(label, _)| *label).collect();
+        let mut place: HashMap<String, usize> = HashMap::new();
+        let mut first = [PERMISSION, CONTENT_TYPE].to_vec();
+        while let Some(label) = first
+            .pop()
+            .or_else(|| free.pop_first())
+            .or_else(|| waiting.first_key_value().map(|(label, _)| *label))
+        {
+            if waiting.remove(label).is_none() {
+                continue;
+            }
+            free.remove(label);
+            place.insert(label.to_owned(), place.len());
+            for dependent in dependents.remove(label).into_iter().flatten() {
+                if let Some(needs) = waiting.get_mut(dependent) {
+                    needs.remove(label);
+                    if needs.is_empty() {
+                        free.insert(dependent);
+                    }
+                }
+            }
         }
         self.models.sort_by_key(|model| place.get(&model.label).copied());
     }
