@@ -8,22 +8,31 @@ use std::time::Duration;
 use super::args::Globals;
 use super::config::{Config, dereference};
 use super::environment::Environment;
-use super::error::usage;
+use super::error::{failed, usage};
 use super::output::{Output, Verbosity};
 use super::progress::Progress;
 use super::unlock::{self, Secret};
 use crate::backend::{self, Backend, Limited, Limits};
 use crate::context::Context;
+use crate::crypto::{KdfCost, KeyFile, Unlock};
 use crate::hint::{ErrorKind, Failure};
-use crate::repo::{Repo, Unlocking};
+use crate::repo::{NewKey, Repo, Unlocking};
 use crate::report::{Event, Reporter};
 use crate::snapshot::{self, Filter, Skipped, Snapshot, Timeline, Until};
+
+/// A repository that is gone when the program ends. Its key is nowhere but in memory.
+struct StandIn {
+    repo: Arc<Repo>,
+    // Removed after the repository is closed.
+    _folder: tempfile::TempDir,
+}
 
 /// The program as it was called.
 pub struct App {
     globals: Globals,
     environment: Environment,
     config: OnceCell<Config>,
+    stand_in: OnceCell<StandIn>,
     /// Where results go.
     pub output: Arc<Output>,
     /// Where progress goes.
@@ -48,7 +57,15 @@ impl App {
         ctx.jobs = globals.jobs.map_or(ctx.jobs, usize::from);
         ctx.start_threads()?;
         let environment = Environment::read()?;
-        Ok(Self { globals, environment, config: OnceCell::new(), output, progress, ctx })
+        Ok(Self {
+            globals,
+            environment,
+            config: OnceCell::new(),
+            stand_in: OnceCell::new(),
+            output,
+            progress,
+            ctx,
+        })
     }
 
     /// The configuration file; empty where there is none.
@@ -160,7 +177,30 @@ impl App {
 
     /// Opens the repository.
     pub fn open(&self) -> Result<Arc<Repo>, Failure> {
+        if let Some(stand_in) = self.stand_in.get() {
+            return Ok(Arc::clone(&stand_in.repo));
+        }
         self.open_at(self.backend()?)
+    }
+
+    /// Puts an empty repository in the place of the configured one, until the program ends: for
+    /// a dry run of what stores something and then looks at it.
+    pub fn open_stand_in(&self) -> Result<(), Failure> {
+        let folder = tempfile::Builder::new().prefix(".dry-run-").tempdir_in(self.scratch_dir()?);
+        let folder = folder.map_err(|error| failed(format!("cannot make a folder: {error}")))?;
+        let (place, cache) = (folder.path().join("repository"), folder.path().join("cache"));
+        let Some(place) = place.to_str() else {
+            return Err(usage("the cache's name is not UTF-8", "name another with --cache-dir"));
+        };
+        let backend = backend::open(place, &self.environment.object_stores)?;
+        let key = KeyFile::generate()?.to_text();
+        let unlock = || Ok::<_, Failure>(Unlock::KeyFile(KeyFile::parse(&key)?));
+        let label = "a dry run".to_owned();
+        let new = NewKey { unlock: unlock()?, label, cost: KdfCost::DEFAULT };
+        Repo::init(&*backend, &[new], &self.ctx)?;
+        let repo = Arc::new(Repo::open(backend, &Unlocking::Given(&unlock()?), &cache)?);
+        self.stand_in.get_or_init(|| StandIn { repo, _folder: folder });
+        Ok(())
     }
 
     /// The same for who wants to know what the store has, not what was kept of it on this host.

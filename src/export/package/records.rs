@@ -299,6 +299,17 @@ impl Package {
         if only_django.count > 0 {
             found.conclude("records for Django", Outcome::Warning, &only_django, String::new());
         }
+        let mut anew = Faults::default();
+        for (label, count) in database.names.numbered() {
+            anew.add(format!(
+                "{count} records of {label} came without their primary keys and get new ones: \
+                 integers that name them without being foreign keys, as in audit trails and generic \
+                 relations, now name others (dump them without --natural-primary)"
+            ));
+        }
+        if anew.count > 0 {
+            found.conclude("primary keys", Outcome::Warning, &anew, String::new());
+        }
         // What is not there is only missing where all could be read.
         references.conclude(if whole { Outcome::Damaged } else { Outcome::Warning }, found)?;
         if database.map.django.is_none() {

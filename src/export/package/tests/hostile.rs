@@ -268,6 +268,22 @@ fn sums_and_counts_that_lie_are_refused() {
     refused(&archive(&[manifest, file("storage/documents/a")]), "another checksum");
 }
 
+/// What is no table is told before anything is stored, also of tables that are not in the fixture.
+#[test]
+fn raw_tables_that_are_none_are_refused() {
+    let raw = |from: &'static str, to: &'static str| {
+        altered(&move |_, content| {
+            let text = String::from_utf8_lossy(content);
+            if text.contains(from) {
+                *content = text.replacen(from, to, 1).into_bytes();
+            }
+        })
+    };
+    refused(&raw("[9,1,10]", "[7,1,10]"), "1 records of auth_group_permissions have the key");
+    refused(&raw("[9,1,10]", "[9,1,10]x"), "record 1 of auth_group_permissions cannot be read");
+    refused(&raw("[9,1,10]", "[9,1]"), "record 1 of auth_group_permissions cannot be read");
+}
+
 #[test]
 fn packages_of_others_are_read_whatever_folder_they_are_in() {
     let fixture = |folder: &str| {
@@ -287,6 +303,43 @@ fn packages_of_others_are_read_whatever_folder_they_are_in() {
     ] {
         assert!(open(&bare).unwrap().fixture().unwrap().next_record().unwrap().is_some());
     }
+}
+
+/// EDMS lists files that it did not pack, says that it has components that it has not, counts
+/// wrong, and forgets its manifest. None of that is the data, and all that can be told is told.
+#[test]
+fn the_mistakes_of_edms_are_known_and_told() {
+    let member =
+        |name: &str, text: &str| entry(name.as_bytes(), EntryType::Regular, text.as_bytes());
+    let sum = crate::id::hex(&Sha256::digest(RECORD));
+    let sums = format!("{sum}  database_backup.json\n{sum}  /tmp/tmp_x/database/database.dump\n");
+    let metadata = r#"{"export_type": "migration_package", "edms_version": "1.0.0",
+        "components": {"database": true, "storage": true, "configuration": true},
+        "files_backed_up": 500}"#;
+    let parts = [
+        member("./metadata.json", metadata),
+        member("./database/database_backup.json", RECORD),
+        member("./database/checksum.txt", &sums),
+        member("./database/backup_metadata.json", r#"{"backup_type": "django_complete_data"}"#),
+        member("./storage/documents/x.pdf", "x"),
+        member("./storage/media/y.png", "y"),
+    ];
+    let package = open(&archive(&parts)).unwrap();
+    let found = package.verify(None, &Context::new()).unwrap();
+    let told = |check: &str| -> Vec<_> {
+        let told = found.checks.iter().filter(|told| told.check == check);
+        told.map(|told| (told.outcome, told.detail.as_str())).collect()
+    };
+    assert_eq!(found.outcome(), Outcome::Warning, "{found:?}");
+    let absent = "database//tmp/tmp_x/database/database.dump is listed and not there";
+    assert_eq!(
+        told("checksum.txt"),
+        [(Outcome::Ok, "1 checksums are right"), (Outcome::Warning, absent)]
+    );
+    assert_eq!(told("storage/manifest.json"), [(Outcome::NotChecked, "there is none")]);
+    let inspected = package.inspect(&Context::new()).unwrap();
+    assert_eq!((inspected.files, inspected.total_records), (2, 1));
+    assert!(inspected.configuration.is_empty());
 }
 
 /// What EDMS's second method packs: a dump, and the uploads in an archive within the archive.
