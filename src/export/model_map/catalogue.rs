@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::super::catalog::{Catalog, Table};
 use super::super::fixture::Shape;
-use super::{CONTENT_TYPE, Field, Model, ModelMap, Provenance, Reference, Through};
+use super::{CONTENT_TYPE, Declared, Field, Model, ModelMap, Provenance, Reference, Through};
 use crate::source::record::Engine;
 
 /// Models of Django whose tables have names of their own.
@@ -22,10 +22,19 @@ const BUILT_IN: [(&str, &str); 6] = [
 const LONGEST_NAME: usize = 63;
 
 /// Derives the map.
-pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> ModelMap {
+pub(super) fn derive(
+    catalog: &Catalog,
+    content_types: &[(String, String)],
+    declared: &Declared,
+) -> ModelMap {
     let mut found: BTreeMap<String, (String, Provenance)> = BTreeMap::new();
     let mut labels: BTreeSet<String> =
         content_types.iter().map(|(app, model)| format!("{app}.{model}")).collect();
+    for (label, table) in &declared.tables {
+        if catalog.table(table).is_some() && !found.contains_key(table) && labels.remove(label) {
+            found.insert(table.clone(), (label.clone(), Provenance::Migrations));
+        }
+    }
     for (label, table) in BUILT_IN {
         if labels.remove(label) && catalog.table(table).is_some() {
             found.insert(table.to_owned(), (label.to_owned(), Provenance::ContentType));
@@ -63,11 +72,22 @@ pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> M
     for (table, (label, provenance)) in &found {
         if let Some(table) = catalog.table(table) {
             let json = json.get(table.name());
-            map.models.push(model(catalog, table, label, *provenance, &found, json));
+            let mut model = model(catalog, table, label, *provenance, &found, json);
+            for field in &mut model.fields {
+                let column = &table.columns[field.column].name;
+                if let Some(name) = declared.columns.get(&format!("{label}.{column}")) {
+                    field.name.clone_from(name);
+                }
+            }
+            map.models.push(model);
         }
     }
+    let fields = declared.pairs.iter();
+    let fields: HashMap<&str, &str> = fields
+        .filter_map(|(field, table)| Some((table.as_str(), field.rsplit_once('.')?.1)))
+        .collect();
     for table in through {
-        match pairs(table, &found) {
+        match pairs(table, &found, fields.get(table.name()).copied()) {
             Ok(pairs) => map.through.push(pairs),
             Err(reason) => {
                 map.unmapped.insert(table.name().to_owned(), reason);
@@ -117,7 +137,12 @@ fn is_pairs(table: &Table) -> bool {
         && table.header.unique.iter().any(both)
 }
 
-fn pairs(table: &Table, found: &BTreeMap<String, (String, Provenance)>) -> Result<Through, String> {
+/// The many-to-many field whose pairs a table holds, which a migration may have named.
+fn pairs(
+    table: &Table,
+    found: &BTreeMap<String, (String, Provenance)>,
+    named: Option<&str>,
+) -> Result<Through, String> {
     let mut sides = table.columns.iter().enumerate().filter_map(|(index, column)| {
         table.foreign_key(&column.name).map(|key| (index, key.ref_table.as_str()))
     });
@@ -132,7 +157,8 @@ fn pairs(table: &Table, found: &BTreeMap<String, (String, Provenance)>) -> Resul
             .map(|(label, _)| label.clone())
             .ok_or_else(|| format!("it refers to {table}, whose model is not known"))
     };
-    let field = table.name().strip_prefix(&format!("{owner}_")).ok_or_else(|| {
+    let by_name = table.name().strip_prefix(&format!("{owner}_"));
+    let field = named.or(by_name).ok_or_else(|| {
         format!("its name does not begin with {owner}_, so its field is not known")
     })?;
     Ok(Through {

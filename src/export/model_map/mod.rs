@@ -3,17 +3,21 @@
 //! model which one that was:
 //!
 //! 1. what the application itself said through `introspect.py`;
-//! 2. the rows of `django_content_type` and Django's rules for naming tables;
-//! 3. a likeness of names, where exactly one table and one model are alike.
+//! 2. what its migrations declare, where it could not be asked;
+//! 3. the rows of `django_content_type` and Django's rules for naming tables;
+//! 4. a likeness of names, where exactly one table and one model are alike.
 //!
 //! A table that no witness maps is named and exported raw, never dropped.
 
 mod catalogue;
 mod introspection;
+mod migrations;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
+
+pub use migrations::Declared;
 
 use super::catalog::Catalog;
 use super::fixture::Shape;
@@ -23,12 +27,21 @@ use crate::hint::Failure;
 /// shell`.
 pub const INTROSPECTION_SCRIPT: &str = include_str!("../introspect.py");
 
+/// What stands in place of what an application says, where it could not be asked.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub struct ReadNotRun {
+    /// What its migrations declare.
+    pub migrations: Declared,
+}
+
 /// How a model was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Provenance {
     /// The application said so.
     Introspection,
+    /// Its content type, and the table that a migration names.
+    Migrations,
     /// Its content type, and Django's name for the table.
     ContentType,
     /// Its content type, and the only table with a like name.
@@ -143,8 +156,13 @@ impl ModelMap {
         content_types: &[(String, String)],
     ) -> Result<Self, Failure> {
         let mut map = match introspection {
-            Some(json) => introspection::read(catalog, json)?,
-            None => catalogue::derive(catalog, content_types),
+            Some(json) => match serde_json::from_str(json) {
+                Ok(ReadNotRun { migrations }) => {
+                    catalogue::derive(catalog, content_types, &migrations)
+                }
+                Err(_) => introspection::read(catalog, json)?,
+            },
+            None => catalogue::derive(catalog, content_types, &Declared::default()),
         };
         map.through.sort_by(|a, b| (&a.owner, &a.field).cmp(&(&b.owner, &b.field)));
         map.order();

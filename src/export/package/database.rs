@@ -380,6 +380,7 @@ const fn provenance(provenance: crate::export::model_map::Provenance) -> &'stati
     use crate::export::model_map::Provenance;
     match provenance {
         Provenance::Introspection => "introspection",
+        Provenance::Migrations => "migrations",
         Provenance::ContentType => "content-type",
         Provenance::LikeName => "like-name",
     }
