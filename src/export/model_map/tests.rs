@@ -105,6 +105,32 @@ fn the_application_has_the_last_word() {
     assert!(map.unmapped["documents_document"].contains("no model"));
 }
 
+/// Only names that a content type and a table confirm are taken from migrations.
+#[test]
+fn migrations_name_tables_columns_and_pairs() {
+    let mut sample = Sample::default();
+    let id = ("id", "bigint");
+    sample.table("people", &[id, ("login_name", "text")], &["id"], &[], &[]);
+    sample.table("circles", &[id, ("name", "text")], &["id"], &[], &[]);
+    let references = [("person_id", "people", "id"), ("group_id", "circles", "id")];
+    let columns = [id, ("person_id", "bigint"), ("group_id", "bigint")];
+    sample.table("memberships", &columns, &["id"], &references, &[]);
+    let said = json!({"migrations": {
+        "tables": {"x.person": "people", "x.group": "circles", "x.gone": "circles", "x.no": "none"},
+        "columns": {"x.person.login_name": "login"},
+        "pairs": {"x.person.circle_of": "memberships"}}});
+    let types = [("x", "person"), ("x", "group")];
+    let types: Vec<_> = types.iter().map(|(a, m)| ((*a).to_owned(), (*m).to_owned())).collect();
+    let map = ModelMap::resolve(&catalog(&sample), Some(&said.to_string()), &types).unwrap();
+    let found: Vec<_> = map.models.iter().map(|m| (m.label.as_str(), m.table.as_str())).collect();
+    assert_eq!(found, [("x.group", "circles"), ("x.person", "people")]);
+    assert!(map.models.iter().all(|model| model.provenance == Provenance::Migrations));
+    let person = map.model("x.person").unwrap();
+    assert_eq!(person.fields[1].name, "login");
+    assert_eq!(map.through[0].field, "circle_of");
+    assert!(map.unmapped.is_empty(), "{:?}", map.unmapped);
+}
+
 #[test]
 fn what_is_referred_to_comes_first_even_in_a_circle() {
     let mut sample = Sample::default();
