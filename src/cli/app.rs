@@ -193,7 +193,7 @@ impl App {
         let Some(place) = place.to_str() else {
             return Err(usage("the cache's name is not UTF-8", "name another with --cache-dir"));
         };
-        let backend = backend::open(place, &self.environment.object_stores)?;
+        let backend = backend::open(place, &self.environment.stores)?;
         let key = KeyFile::generate()?.to_text();
         let unlock = || Ok::<_, Failure>(Unlock::KeyFile(KeyFile::parse(&key)?));
         let label = "a dry run".to_owned();

@@ -35,7 +35,10 @@ fn read_migrations(folder: &Path, declared: &mut Declared, depth: usize) -> std:
         let Some(own) = name(&path).filter(|own| !own.starts_with('.')) else { continue };
         if kind.is_dir() && depth > 0 && !FOREIGN.contains(&own.as_str()) {
             read_migrations(&path, declared, depth - 1)?;
-        } else if kind.is_file() && is_migrations && own.ends_with(".py") {
+        } else if kind.is_file()
+            && is_migrations
+            && path.extension().is_some_and(|ending| ending == "py")
+        {
             let app = folder.parent().and_then(name).unwrap_or_default();
             if entry.metadata()?.len() <= LONGEST {
                 declared.read(&app, &String::from_utf8_lossy(&std::fs::read(&path)?));
