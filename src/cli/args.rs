@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// Where the repository is: a path, s3://BUCKET/PREFIX, gs://… or az://…
+    /// Where the repository is: a path, s3://BUCKET/PREFIX, gs://…, az://… or sftp://HOST/PATH
     #[arg(short, long, global = true, value_name = "PLACE")]
     pub repo: Option<String>,
     /// The key file that opens the repository
