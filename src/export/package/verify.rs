@@ -13,7 +13,7 @@ use super::read::MemberKind;
 use super::records::TakeRow;
 use crate::context::Context;
 use crate::export::fixture::write::spool_failure;
-use crate::hint::Failure;
+use crate::hint::{ErrorKind, Failure};
 use crate::id::hex;
 use crate::source::key;
 use crate::source::record::{Field, KeyKind, RowError, RowReader};
@@ -119,7 +119,10 @@ impl Package {
                 Err(failure) if is_fault(&failure) => {
                     found.add("tables", Outcome::Damaged, failure.to_string());
                 }
-                Err(failure) => found.add("tables", Outcome::NotChecked, failure.to_string()),
+                Err(failure) if failure.kind() == ErrorKind::Usage => {
+                    found.add("tables", Outcome::NotChecked, failure.to_string());
+                }
+                Err(failure) => return Err(failure),
             }
         }
         Ok(found)
