@@ -199,7 +199,9 @@ fn in_and_out(series: &str, engine: Engine, how: &[&str]) {
     let target = &target.django;
     let operator = Operator::of(target);
     for _ in 0..2 {
-        operator.does(&["import", &file, "--database", &target.url()]);
+        let said = operator.does(&["import", &file, "--database", &target.url()]);
+        let stale = said.contains("came without their primary keys and get new ones");
+        assert_eq!(stale, how.contains(&"--natural-primary"), "{said}");
         operator.does(&["restore", "latest", "--database", &target.url()]);
         same(&dumped(source), &dumped(target));
         let more = "from every.models import *; Author.objects.create(name='one more')";

@@ -404,6 +404,23 @@ fn bombs(cases: &mut Cases) {
         many.push_str(&",0".repeat(15 << 20));
         cases.push((format!("{document} has a long list"), with(&many)));
     }
+}
+
+/// Fixtures with more of something than anybody has.
+fn crowds(cases: &mut Cases) {
+    for (what, record) in [
+        ("models", r#"{"model": "a.b@", "fields": {}},"#),
+        ("lists", r#"{"model": "a.b", "fields": {"f@": [["x"]]}},"#),
+        ("permissions", r#"{"model": "auth.permission", "fields": {"codename": "@"}},"#),
+    ] {
+        let mut fixture = String::from("[");
+        for number in 0..300_000 {
+            fixture.push_str(&record.replace('@', &number.to_string()));
+        }
+        fixture.pop();
+        fixture.push(']');
+        cases.push((format!("a fixture of many {what}"), packed(&[file(FIXTURE, &fixture)])));
+    }
     let mut record = String::from("[{\"model\": \"a.b\", \"pk\": 1, \"fields\": {\"x\": 1");
     for number in 0..4_000_000 {
         write!(record, ",\"{number}\":1").expect("memory");
@@ -458,6 +475,7 @@ fn each_is_refused_with_a_reason_and_within_bounds() {
     twins(&mut cases);
     lies(&mut cases);
     bombs(&mut cases);
+    crowds(&mut cases);
     cuts(&mut cases, &good);
     assert!(cases.len() > 350, "{}", cases.len());
 

@@ -11,6 +11,7 @@ use coeval::snapshot::Snapshot;
 
 #[path = "common/django.rs"]
 mod django;
+use coeval::export::django::DjangoDatabase;
 use django::{Django, Store, differing, unpack};
 
 /// Tables that come back in other bytes: sessions and migrations are no part of a fixture, pairs
@@ -158,4 +159,28 @@ fn an_import_has_the_trees_of_the_snapshot() {
         let after = store.capture(package.into_sources(None, &store.ctx).expect("sources"));
         assert_eq!(differing(&Store::roots(&before), &Store::roots(&after)), BTreeSet::new());
     }
+}
+
+/// Tables have names of the application's own, which only it and its migrations know.
+#[test]
+fn a_project_that_does_not_answer_is_mapped_by_its_migrations() {
+    let (store, source) = (Store::new(), Django::new("5.2"));
+    source.manage(&["seed"]);
+    let exported = |sources| {
+        let (package, exported) = store.export(store.capture(sources), SecretsPolicy::Redact);
+        let mut databases = store.read(&package).tables.expect("a list").databases;
+        let tables = databases.remove(0).tables.into_iter();
+        let tables = tables.map(|table| (table.name, (table.model, table.provenance)));
+        (tables.collect::<BTreeMap<_, _>>(), exported.records)
+    };
+    let (asked, all) = exported(source.sources());
+    let mut silent = source.untold_sources();
+    let (database, manage) = (silent.remove(0), source.application().1);
+    silent.insert(0, Box::new(DjangoDatabase::new(database, manage, "/bin/false".into())));
+    let (read, records) = exported(silent);
+    for (table, (model, provenance)) in &asked {
+        assert_eq!(&read[table].0, model, "{table} {provenance:?}");
+    }
+    assert_eq!(read["users"].1.as_deref(), Some("migrations"));
+    assert_eq!(records, all);
 }

@@ -323,14 +323,46 @@ fn what_edms_operators_type_works_and_says_what_to_type() {
     world.write("docs/a.txt", "changed\n");
     let full = ["restore_backup", "--package", "p.tar.gz", "--type", "full", "--verify"];
     let snapshots = world.json(&["snapshots"]).len();
-    fine(&world.run(&[&full[..], &["--dry-run"]].concat()));
+    let plan = fine(&world.run(&[&full[..], &["--dry-run"]].concat()));
+    for part in ["2 inserted, 0 updated", "0 inserted, 1 updated", "nothing was changed"] {
+        assert!(plan.contains(part), "{part} in\n{plan}");
+    }
     assert_eq!(world.read("docs/a.txt"), "changed\n");
+    let cache = std::fs::read_dir(world.path("cache")).expect("the cache");
+    let left = cache.map(|entry| entry.expect("an entry").file_name().display().to_string());
+    assert_eq!(left.filter(|name| name.starts_with('.')).count(), 0, "nothing lies about");
     assert_eq!(world.json(&["snapshots"]).len(), snapshots);
     let restored = world.run(&full);
     fine(&restored);
     assert!(text(&restored.stderr).contains("`coeval import p.tar.gz`"));
     assert_eq!(world.state(), before);
     world.fails(2, &["restore_backup", "--type", "full"]);
+}
+
+/// A folder of uploads that is called as the folder of all uploads is.
+#[test]
+fn uploads_that_are_called_storage_come_back() {
+    let world = World::bare();
+    let config = world.read("coeval.toml").replace("[storage.documents]", "[storage.storage]");
+    world.write("coeval.toml", &format!("{config}\n[storage.documents]\npath = \"other\"\n"));
+    std::fs::create_dir_all(world.path("docs/storage/documents")).expect("a folder");
+    std::fs::create_dir(world.path("other")).expect("a folder");
+    world.write("docs/storage/a.txt", "deep\n");
+    world.write("docs/storage/documents/a.txt", "deeper\n");
+    world.write("other/a.txt", "other\n");
+    world.ok(&["init", "-q"]);
+    world.backup();
+    world.ok(&["export", "latest", "-o", "package.tar.gz"]);
+    let found = world.json(&["package", "verify", "package.tar.gz"]);
+    assert!(found.iter().all(|check| check["outcome"] != "warning"), "{found:?}");
+    world.ok(&["import", "package.tar.gz"]);
+    assert!(world.ok(&["diff", "latest~1", "latest"]).starts_with("no difference"));
+    assert_eq!(world.ok(&["cat", "latest:/storage/storage/storage/a.txt"]), "deep\n");
+    // Where only those files are exported, too.
+    world.ok(&["export", "latest", "-o", "part.tar.gz", "--only", "storage", "--path", "storage"]);
+    let listed = stock(&world, "tar", &["-tzf", "part.tar.gz"]);
+    assert!(listed.contains("storage/storage/storage/a.txt"), "{listed}");
+    assert!(!listed.contains("storage/documents/a.txt\nstorage/manifest"), "{listed}");
 }
 
 #[test]

@@ -190,12 +190,34 @@ with tempfile.TemporaryDirectory() as d:
 
     echo "Contents:"
     find . -name "*.json" -exec echo "  {}" \; -exec wc -l {} \;
-    [ -f database/database_backup.json ]
+
+    # Check database format
+    if [ -f database/database_backup.json ]; then
+        python3 -c "
+import json
+with open('database/database_backup.json') as f:
+    data = json.load(f)
+if isinstance(data, list):
+    print(f'✓ Django fixture: {len(data)} records')
+    models = {}
+    for item in data:
+        model = item.get('model', 'unknown')
+        models[model] = models.get(model, 0) + 1
+    print('Top models:')
+    for model, count in sorted(models.items(), key=lambda x: x[1], reverse=True)[:10]:
+        print(f'  {model}: {count}')
+else:
+    print('❌ Old metadata format')
+        "
+    fi
+
     cd - > /dev/null
     rm -rf package_analysis
 }
 analyze_package "$PWD/backup_package.tar.gz""#);
-    assert!(analysed.contains("./database/database_backup.json"), "{analysed}");
+    for part in ["./database/database_backup.json", "✓ Django fixture: ", "Top models:"] {
+        assert!(analysed.contains(part), "{analysed}");
+    }
     std::fs::create_dir_all(world.path("app/storage")).expect("a folder");
     run("tar -xf backup.tar.gz storage/\ncp -r storage/* app/storage/");
     assert_eq!(world.read("app/storage/documents/sub/b.txt"), "below\n");

@@ -16,11 +16,19 @@ use super::progress::Progress;
 use super::unlock::{self, Secret};
 use crate::backend::{self, Backend, Limited, Limits};
 use crate::context::Context;
+use crate::crypto::{KdfCost, KeyFile, Unlock};
 use crate::hint::{ErrorKind, Failure};
 use crate::repo::format::audit::{Entry, Outcome};
-use crate::repo::{Heads, Repo, Unlocking};
+use crate::repo::{Heads, NewKey, Repo, Unlocking};
 use crate::report::{Event, Reporter};
 use crate::snapshot::{self, Filter, Skipped, Snapshot, Timeline, Until};
+
+/// A repository that is gone when the program ends. Its key is nowhere but in memory.
+struct StandIn {
+    repo: Arc<Repo>,
+    // Removed after the repository is closed.
+    _folder: tempfile::TempDir,
+}
 
 /// The program as it was called.
 pub struct App {
@@ -30,6 +38,7 @@ pub struct App {
     audited: Option<Audited>,
     /// The entries of the audit log that say that this command has begun.
     begun: RefCell<Vec<(Arc<Repo>, u64)>>,
+    stand_in: OnceCell<StandIn>,
     /// Where results go.
     pub output: Arc<Output>,
     /// Where progress goes.
@@ -54,9 +63,17 @@ impl App {
         ctx.jobs = globals.jobs.map_or(ctx.jobs, usize::from);
         ctx.start_threads()?;
         let environment = Environment::read()?;
-        let begun = RefCell::default();
-        let config = OnceCell::new();
-        Ok(Self { globals, environment, config, audited, begun, output, progress, ctx })
+        Ok(Self {
+            globals,
+            environment,
+            config: OnceCell::new(),
+            audited,
+            begun: RefCell::default(),
+            stand_in: OnceCell::new(),
+            output,
+            progress,
+            ctx,
+        })
     }
 
     /// The configuration file; empty where there is none.
@@ -201,12 +218,35 @@ impl App {
 
     /// Opens the repository.
     pub fn open(&self) -> Result<Arc<Repo>, Failure> {
+        if let Some(stand_in) = self.stand_in.get() {
+            return Ok(Arc::clone(&stand_in.repo));
+        }
         self.open_at(self.backend()?, self.secret()?)
     }
 
     /// Opens a second repository.
     pub fn open_second(&self, place: &str, secret: Option<Secret>) -> Result<Arc<Repo>, Failure> {
         self.open_at(self.backend_at(place)?, secret)
+    }
+
+    /// Puts an empty repository in the place of the configured one, until the program ends: for
+    /// a dry run of what stores something and then looks at it.
+    pub fn open_stand_in(&self) -> Result<(), Failure> {
+        let folder = tempfile::Builder::new().prefix(".dry-run-").tempdir_in(self.scratch_dir()?);
+        let folder = folder.map_err(|error| failed(format!("cannot make a folder: {error}")))?;
+        let (place, cache) = (folder.path().join("repository"), folder.path().join("cache"));
+        let Some(place) = place.to_str() else {
+            return Err(usage("the cache's name is not UTF-8", "name another with --cache-dir"));
+        };
+        let backend = backend::open(place, &self.environment.stores)?;
+        let key = KeyFile::generate()?.to_text();
+        let unlock = || Ok::<_, Failure>(Unlock::KeyFile(KeyFile::parse(&key)?));
+        let label = "a dry run".to_owned();
+        let new = NewKey { unlock: unlock()?, label, cost: KdfCost::DEFAULT };
+        Repo::init(&*backend, &[new], &self.ctx)?;
+        let repo = Arc::new(Repo::open(backend, &Unlocking::Given(&unlock()?), &cache)?);
+        self.stand_in.get_or_init(|| StandIn { repo, _folder: folder });
+        Ok(())
     }
 
     /// The same for who wants to know what the store has, not what was kept of it on this host.

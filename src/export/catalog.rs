@@ -1,7 +1,7 @@
 //! A database's structure as the exporter looks at it: the headers of its trees, taken apart. The
 //! headers themselves go into the package untouched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::hint::Failure;
 use crate::source::TreeInfo;
@@ -26,6 +26,9 @@ pub struct Table {
     pub header: TableHeader,
     /// The columns that rows hold, in the order of the fields.
     pub columns: Vec<Column>,
+    by_name: HashMap<String, usize>,
+    /// Foreign keys of one column, by that column.
+    references: HashMap<String, usize>,
 }
 
 impl Catalog {
@@ -53,11 +56,18 @@ impl Catalog {
         self.by_name.get(name).map(|&index| &self.tables[index])
     }
 
-    /// The statement that made a table of SQLite, for what its columns do not tell.
-    pub fn sqlite_statement(&self, table: &str) -> Option<&str> {
-        let Schema::SqliteMaster { objects } = &self.header.schema else { return None };
-        let object = objects.iter().find(|object| object.kind == "table" && object.name == table);
-        object.map(|object| object.sql.as_str())
+    /// The columns of SQLite's tables that hold JSON, by table: Django guards them by a check, and
+    /// the columns themselves do not tell.
+    pub fn json_columns(&self) -> HashMap<&str, HashSet<&str>> {
+        const CHECK: &str = "JSON_VALID(\"";
+        let Schema::SqliteMaster { objects } = &self.header.schema else { return HashMap::new() };
+        let tables = objects.iter().filter(|object| object.kind == "table");
+        let guarded = tables.map(|table| {
+            let checks = table.sql.split(CHECK).skip(1);
+            let columns = checks.filter_map(|rest| Some(rest.split_once("\")")?.0));
+            (table.name.as_str(), columns.collect())
+        });
+        guarded.collect()
     }
 
     /// All statements that make the empty database, in order; `None` where none were obtainable.
@@ -78,8 +88,17 @@ impl Table {
     /// Reads the header of a table.
     pub fn read(info: TreeInfo) -> Result<Self, Failure> {
         let header = TableHeader::from_json(&info.header)?;
-        let columns = header.stored_columns().cloned().collect();
-        Ok(Self { info, header, columns })
+        let columns: Vec<Column> = header.stored_columns().cloned().collect();
+        let (mut by_name, mut references) = (HashMap::new(), HashMap::new());
+        for (index, column) in columns.iter().enumerate() {
+            by_name.entry(column.name.clone()).or_insert(index);
+        }
+        for (index, key) in header.foreign_keys.iter().enumerate() {
+            if let [column] = key.columns.as_slice() {
+                references.entry(column.clone()).or_insert(index);
+            }
+        }
+        Ok(Self { info, header, columns, by_name, references })
     }
 
     /// The name of the tree.
@@ -89,7 +108,7 @@ impl Table {
 
     /// Which field of a row this column is.
     pub fn column(&self, name: &str) -> Option<usize> {
-        self.columns.iter().position(|column| column.name == name)
+        self.by_name.get(name).copied()
     }
 
     /// Which field of a row is the row number that SQLite's rows carry beside their key: it is no
@@ -100,9 +119,6 @@ impl Table {
 
     /// The foreign key over exactly this column.
     pub fn foreign_key(&self, column: &str) -> Option<&ForeignKey> {
-        self.header
-            .foreign_keys
-            .iter()
-            .find(|key| key.columns.len() == 1 && key.columns[0] == column)
+        self.references.get(column).map(|index| &self.header.foreign_keys[*index])
     }
 }

@@ -1,6 +1,7 @@
 //! Asks a Django application what its models are, while its database is captured.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,12 +10,43 @@ use serde::Deserialize;
 
 use super::asked::{self, Asked};
 use super::catalog::Catalog;
-use super::model_map::{INTROSPECTION_SCRIPT, ModelMap};
+use super::model_map::{Declared, INTROSPECTION_SCRIPT, ModelMap, ReadNotRun};
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure};
 use crate::report::Event;
 use crate::snapshot::{FileColumn, Snapshot};
 use crate::source::{Delta, Description, Files, FilesError, Kind, Parent, Source, TreeInfo};
+
+/// Folders within folders in which migrations are looked for.
+const DEPTH: usize = 8;
+/// Bytes of the longest migration that is read.
+const LONGEST: u64 = 4 << 20;
+/// Folders of a project that are not its own.
+const FOREIGN: [&str; 5] = ["node_modules", "site-packages", "venv", "env", "__pycache__"];
+
+/// Reads the migrations below a folder, those of an application in the order of their names.
+fn read_migrations(folder: &Path, declared: &mut Declared, depth: usize) -> std::io::Result<()> {
+    let mut entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    let name = |folder: &Path| Some(folder.file_name()?.to_str()?.to_owned());
+    let is_migrations = name(folder).as_deref() == Some("migrations");
+    for entry in entries {
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        let Some(own) = name(&path).filter(|own| !own.starts_with('.')) else { continue };
+        if kind.is_dir() && depth > 0 && !FOREIGN.contains(&own.as_str()) {
+            read_migrations(&path, declared, depth - 1)?;
+        } else if kind.is_file()
+            && is_migrations
+            && path.extension().is_some_and(|ending| ending == "py")
+        {
+            let app = folder.parent().and_then(name).unwrap_or_default();
+            if entry.metadata()?.len() <= LONGEST {
+                declared.read(&app, &String::from_utf8_lossy(&std::fs::read(&path)?));
+            }
+        }
+    }
+    Ok(())
+}
 
 /// The name of the note in which a database's snapshot keeps the answer.
 pub const NOTE: &str = "django";
@@ -60,6 +92,14 @@ impl DjangoDatabase {
         Ok(holds.then(|| [note(NOTE, models), note(asked::NOTE, seen)].into()))
     }
 
+    /// What the migrations of the project declare.
+    fn declared(&self) -> std::io::Result<Declared> {
+        let mut declared = Declared::default();
+        let project = self.manage.parent().filter(|folder| !folder.as_os_str().is_empty());
+        read_migrations(project.unwrap_or(Path::new(".")), &mut declared, DEPTH)?;
+        Ok(declared)
+    }
+
     fn ask(&self, ctx: &Context) -> Result<Notes, Failure> {
         ctx.phase("asking the application for its models", None);
         let time = ctx.clock.now();
@@ -102,10 +142,27 @@ impl Source for DjangoDatabase {
         let mut description = self.database.begin(parent, ctx)?;
         match answer {
             Ok(notes) => description.notes.extend(notes),
-            Err(error) => ctx.report(Event::Skipped {
-                item: format!("the models of database {}", self.name()),
-                reason: error.to_string(),
-            }),
+            Err(error) => {
+                let mut reason = error.to_string();
+                match self.declared() {
+                    Ok(declared) if declared.is_empty() => {}
+                    Ok(migrations) => {
+                        let note = serde_json::to_vec(&ReadNotRun { migrations });
+                        let note = note.map_err(|error| {
+                            Failure::message(ErrorKind::Failed, error.to_string(), None)
+                        })?;
+                        description.notes.insert(NOTE.to_owned(), note);
+                        reason.push_str("; its migrations tell the tables, but not all else");
+                    }
+                    Err(error) => {
+                        let _ = write!(reason, "; nor can its migrations be read: {error}");
+                    }
+                }
+                ctx.report(Event::Skipped {
+                    item: format!("the models of database {}", self.name()),
+                    reason,
+                });
+            }
         }
         Ok(description)
     }

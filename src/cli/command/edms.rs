@@ -55,7 +55,7 @@ pub struct RestoreBackup {
     /// Every restore is verified
     #[arg(long)]
     verify: bool,
-    /// Verify the package, and change nothing
+    /// Verify the package and say what would be changed, but change nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
 }
@@ -123,11 +123,13 @@ pub fn restore_backup(args: &RestoreBackup, app: &App) -> Result<Done, Failure> 
         &format!("`coeval import {file}` and `coeval restore latest:/database --in-place`"),
     );
     if args.dry_run {
-        line.push("--dry-run");
-        return import::run(&typed(&line)?, app);
+        // What would be changed can only be told of a snapshot; this one is not kept.
+        app.open_stand_in()?;
     }
     let captured = import::take(&typed(&line)?, app)?;
-    backup::show(&captured, app)?;
+    if !args.dry_run {
+        backup::show(&captured, app)?;
+    }
     let id = captured.id.map(|id| id.to_string()).unwrap_or_default();
     let mut done = Done::Fully;
     let mut restored = false;
@@ -141,7 +143,9 @@ pub fn restore_backup(args: &RestoreBackup, app: &App) -> Result<Done, Failure> 
         };
         if wanted {
             let place = format!("{id}:/{}/{}", source.kind.as_str(), source.name);
-            if restore::run(&typed(&[place.as_str(), "--in-place"])?, app)? == Done::Incompletely {
+            let mut line = vec![place.as_str(), "--in-place"];
+            line.extend(args.dry_run.then_some("--dry-run"));
+            if restore::run(&typed(&line)?, app)? == Done::Incompletely {
                 done = Done::Incompletely;
             }
             restored = true;

@@ -1,11 +1,11 @@
 //! The map from the catalogue and the rows of `django_content_type`: Django's own rules for
 //! naming tables, and then a likeness of names where it leaves one answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::super::catalog::{Catalog, Table};
 use super::super::fixture::Shape;
-use super::{CONTENT_TYPE, Field, Model, ModelMap, Provenance, Reference, Through};
+use super::{CONTENT_TYPE, Declared, Field, Model, ModelMap, Provenance, Reference, Through};
 use crate::source::record::Engine;
 
 /// Models of Django whose tables have names of their own.
@@ -22,19 +22,32 @@ const BUILT_IN: [(&str, &str); 6] = [
 const LONGEST_NAME: usize = 63;
 
 /// Derives the map.
-pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> ModelMap {
+pub(super) fn derive(
+    catalog: &Catalog,
+    content_types: &[(String, String)],
+    declared: &Declared,
+) -> ModelMap {
     let mut found: BTreeMap<String, (String, Provenance)> = BTreeMap::new();
     let mut labels: BTreeSet<String> =
         content_types.iter().map(|(app, model)| format!("{app}.{model}")).collect();
+    for (label, table) in &declared.tables {
+        if catalog.table(table).is_some() && !found.contains_key(table) && labels.remove(label) {
+            found.insert(table.clone(), (label.clone(), Provenance::Migrations));
+        }
+    }
     for (label, table) in BUILT_IN {
         if labels.remove(label) && catalog.table(table).is_some() {
             found.insert(table.to_owned(), (label.to_owned(), Provenance::ContentType));
         }
     }
+    let short = shortened(catalog);
     labels.retain(|label| {
         let table = label.replacen('.', "_", 1);
-        let name =
-            if catalog.table(&table).is_some() { Some(table) } else { shortened(catalog, &table) };
+        let name = if catalog.table(&table).is_some() {
+            Some(table)
+        } else {
+            of_shortened(&short, &table)
+        };
         match name {
             Some(name) if !found.contains_key(&name) => {
                 found.insert(name, (label.clone(), Provenance::ContentType));
@@ -55,13 +68,26 @@ pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> M
     like_names(&free, &labels, &mut found);
 
     let mut map = ModelMap::default();
+    let json = catalog.json_columns();
     for (table, (label, provenance)) in &found {
         if let Some(table) = catalog.table(table) {
-            map.models.push(model(catalog, table, label, *provenance, &found));
+            let json = json.get(table.name());
+            let mut model = model(catalog, table, label, *provenance, &found, json);
+            for field in &mut model.fields {
+                let column = &table.columns[field.column].name;
+                if let Some(name) = declared.columns.get(&format!("{label}.{column}")) {
+                    field.name.clone_from(name);
+                }
+            }
+            map.models.push(model);
         }
     }
+    let fields = declared.pairs.iter();
+    let fields: HashMap<&str, &str> = fields
+        .filter_map(|(field, table)| Some((table.as_str(), field.rsplit_once('.')?.1)))
+        .collect();
     for table in through {
-        match pairs(table, &found) {
+        match pairs(table, &found, fields.get(table.name()).copied()) {
             Ok(pairs) => map.through.push(pairs),
             Err(reason) => {
                 map.unmapped.insert(table.name().to_owned(), reason);
@@ -71,15 +97,24 @@ pub(super) fn derive(catalog: &Catalog, content_types: &[(String, String)]) -> M
     map
 }
 
-/// The one table whose long name begins as Django's shortened form does.
-fn shortened(catalog: &Catalog, full: &str) -> Option<String> {
+/// The tables with names as long as Django's shortened form, by what that keeps of a name.
+fn shortened(catalog: &Catalog) -> HashMap<&str, Vec<&str>> {
+    let mut short: HashMap<&str, Vec<&str>> = HashMap::new();
+    for name in catalog.tables.iter().map(Table::name).filter(|name| name.len() == LONGEST_NAME) {
+        if let Some(stem) = name.get(..LONGEST_NAME - 4) {
+            short.entry(stem).or_default().push(name);
+        }
+    }
+    short
+}
+
+/// The one table whose long name begins as the shortened form of this name does.
+fn of_shortened(short: &HashMap<&str, Vec<&str>>, full: &str) -> Option<String> {
     let stem = full.get(..LONGEST_NAME - 4).filter(|_| full.len() > LONGEST_NAME)?;
-    let mut like = catalog
-        .tables
-        .iter()
-        .filter(|table| table.name().len() == LONGEST_NAME && table.name().starts_with(stem));
-    let only = like.next()?;
-    like.next().is_none().then(|| only.name().to_owned())
+    match short.get(stem)?.as_slice() {
+        [only] => Some((*only).to_owned()),
+        _ => None,
+    }
 }
 
 /// Whether a table is what Django makes for a many-to-many field: a number, two references, and
@@ -102,7 +137,12 @@ fn is_pairs(table: &Table) -> bool {
         && table.header.unique.iter().any(both)
 }
 
-fn pairs(table: &Table, found: &BTreeMap<String, (String, Provenance)>) -> Result<Through, String> {
+/// The many-to-many field whose pairs a table holds, which a migration may have named.
+fn pairs(
+    table: &Table,
+    found: &BTreeMap<String, (String, Provenance)>,
+    named: Option<&str>,
+) -> Result<Through, String> {
     let mut sides = table.columns.iter().enumerate().filter_map(|(index, column)| {
         table.foreign_key(&column.name).map(|key| (index, key.ref_table.as_str()))
     });
@@ -117,7 +157,8 @@ fn pairs(table: &Table, found: &BTreeMap<String, (String, Provenance)>) -> Resul
             .map(|(label, _)| label.clone())
             .ok_or_else(|| format!("it refers to {table}, whose model is not known"))
     };
-    let field = table.name().strip_prefix(&format!("{owner}_")).ok_or_else(|| {
+    let by_name = table.name().strip_prefix(&format!("{owner}_"));
+    let field = named.or(by_name).ok_or_else(|| {
         format!("its name does not begin with {owner}_, so its field is not known")
     })?;
     Ok(Through {
@@ -137,17 +178,24 @@ fn like_names(
     labels: &BTreeSet<String>,
     found: &mut BTreeMap<String, (String, Provenance)>,
 ) {
-    let like = |label: &str, table: &str| {
+    let forms = |label: &str| {
         let (app, model) = label.split_once('.').unwrap_or(("", label));
-        let table = singular(table);
-        [singular(model), singular(&format!("{app}{model}"))].contains(&table)
+        BTreeSet::from([singular(model), singular(&format!("{app}{model}"))])
     };
+    let mut tables: HashMap<String, Vec<&str>> = HashMap::new();
     for table in free {
-        let name = table.name();
-        let mut alike = labels.iter().filter(|label| like(label, name));
-        let (Some(label), None) = (alike.next(), alike.next()) else { continue };
-        if free.iter().filter(|other| like(label, other.name())).count() == 1 {
-            found.insert(name.to_owned(), (label.clone(), Provenance::LikeName));
+        tables.entry(singular(table.name())).or_default().push(table.name());
+    }
+    let mut models: HashMap<String, usize> = HashMap::new();
+    for form in labels.iter().flat_map(|label| forms(label)) {
+        *models.entry(form).or_default() += 1;
+    }
+    for label in labels {
+        let forms = forms(label);
+        let mut alike = forms.iter().filter_map(|form| Some((form, tables.get(form)?)));
+        let (Some((form, alike)), None) = (alike.next(), alike.next()) else { continue };
+        if let ([only], Some(1)) = (alike.as_slice(), models.get(form)) {
+            found.insert((*only).to_owned(), (label.clone(), Provenance::LikeName));
         }
     }
 }
@@ -175,7 +223,9 @@ fn model(
     label: &str,
     provenance: Provenance,
     found: &BTreeMap<String, (String, Provenance)>,
+    json: Option<&HashSet<&str>>,
 ) -> Model {
+    let holds_json = |column: &str| json.is_some_and(|columns| columns.contains(column));
     let row_number = table.row_number();
     let own = table.columns.iter().enumerate().filter(|(index, _)| Some(*index) != row_number);
     let fields = own.map(|(index, column)| {
@@ -186,7 +236,7 @@ fn model(
         };
         let shape = match catalog.engine() {
             Engine::Postgresql => Shape::of_postgres(&column.declared_type),
-            Engine::Sqlite if holds_json(catalog, table, &column.name) => Shape::Json,
+            Engine::Sqlite if holds_json(&column.name) => Shape::Json,
             Engine::Sqlite => Shape::of_sqlite(&column.declared_type, None),
         };
         let target = key.and_then(|key| {
@@ -204,10 +254,4 @@ fn model(
         fields: fields.collect(),
         computed: Vec::new(),
     }
-}
-
-/// Django guards a JSONField of SQLite by a check on the column.
-fn holds_json(catalog: &Catalog, table: &Table, column: &str) -> bool {
-    let check = format!("JSON_VALID(\"{column}\")");
-    catalog.sqlite_statement(table.name()).is_some_and(|statement| statement.contains(&check))
 }

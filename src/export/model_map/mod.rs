@@ -3,17 +3,21 @@
 //! model which one that was:
 //!
 //! 1. what the application itself said through `introspect.py`;
-//! 2. the rows of `django_content_type` and Django's rules for naming tables;
-//! 3. a likeness of names, where exactly one table and one model are alike.
+//! 2. what its migrations declare, where it could not be asked;
+//! 3. the rows of `django_content_type` and Django's rules for naming tables;
+//! 4. a likeness of names, where exactly one table and one model are alike.
 //!
 //! A table that no witness maps is named and exported raw, never dropped.
 
 mod catalogue;
 mod introspection;
+mod migrations;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
+
+pub use migrations::Declared;
 
 use super::catalog::Catalog;
 use super::fixture::Shape;
@@ -23,12 +27,21 @@ use crate::hint::Failure;
 /// shell`.
 pub const INTROSPECTION_SCRIPT: &str = include_str!("../introspect.py");
 
+/// What stands in place of what an application says, where it could not be asked.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub struct ReadNotRun {
+    /// What its migrations declare.
+    pub migrations: Declared,
+}
+
 /// How a model was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Provenance {
     /// The application said so.
     Introspection,
+    /// Its content type, and the table that a migration names.
+    Migrations,
     /// Its content type, and Django's name for the table.
     ContentType,
     /// Its content type, and the only table with a like name.
@@ -50,6 +63,8 @@ pub struct ModelMap {
     pub python: Option<String>,
     /// The label of the model of users, where the application said it.
     pub users: Option<String>,
+    by_label: HashMap<String, usize>,
+    by_table: HashMap<String, usize>,
 }
 
 /// One model.
@@ -141,12 +156,20 @@ impl ModelMap {
         content_types: &[(String, String)],
     ) -> Result<Self, Failure> {
         let mut map = match introspection {
-            Some(json) => introspection::read(catalog, json)?,
-            None => catalogue::derive(catalog, content_types),
+            Some(json) => match serde_json::from_str(json) {
+                Ok(ReadNotRun { migrations }) => {
+                    catalogue::derive(catalog, content_types, &migrations)
+                }
+                Err(_) => introspection::read(catalog, json)?,
+            },
+            None => catalogue::derive(catalog, content_types, &Declared::default()),
         };
-        map.models.sort_by(|a, b| a.label.cmp(&b.label));
         map.through.sort_by(|a, b| (&a.owner, &a.field).cmp(&(&b.owner, &b.field)));
         map.order();
+        for (index, model) in map.models.iter().enumerate() {
+            map.by_label.entry(model.label.clone()).or_insert(index);
+            map.by_table.entry(model.table.clone()).or_insert(index);
+        }
         let mapped: BTreeSet<&str> = map
             .models
             .iter()
@@ -170,49 +193,61 @@ impl ModelMap {
 
     /// The model with this label.
     pub fn model(&self, label: &str) -> Option<&Model> {
-        self.models.iter().find(|model| model.label == label)
+        self.by_label.get(label).map(|index| &self.models[*index])
     }
 
     /// The model that lies in this table.
     pub fn model_of_table(&self, table: &str) -> Option<&Model> {
-        self.models.iter().find(|model| model.table == table)
+        self.by_table.get(table).map(|index| &self.models[*index])
     }
 
     /// The many-to-many fields of a model.
     pub fn many<'a>(&'a self, owner: &'a str) -> impl Iterator<Item = &'a Through> + 'a {
-        self.through.iter().filter(move |through| through.owner == owner)
+        let first = self.through.partition_point(|through| through.owner.as_str() < owner);
+        self.through[first..].iter().take_while(move |through| through.owner == owner)
     }
 
     /// What is referred to comes before what refers, and else the labels decide; where models
     /// refer to each other in a circle, the smallest label begins.
     fn order(&mut self) {
-        let mut waiting: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let labels: BTreeSet<&str> = self.models.iter().map(|model| model.label.as_str()).collect();
+        // What each model waits for, and what waits for it.
+        let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut dependents: HashMap<&str, Vec<&str>> = HashMap::new();
         for model in &self.models {
+            let label = model.label.as_str();
             let fields = model.fields.iter().filter_map(|field| field.target.as_ref());
-            let fields = fields.map(|target| &target.label);
-            let many = self.many(&model.label).map(|through| &through.target);
-            let mut needs: BTreeSet<String> = fields.chain(many).cloned().collect();
-            needs.remove(&model.label);
-            needs.retain(|label| self.model(label).is_some());
-            waiting.insert(model.label.clone(), needs);
-        }
-        let mut place: HashMap<String, usize> = HashMap::new();
-        for first in [CONTENT_TYPE, PERMISSION] {
-            if waiting.remove(first).is_some() {
-                place.insert(first.to_owned(), place.len());
+            let fields = fields.map(|target| target.label.as_str());
+            let many = self.many(label).map(|through| through.target.as_str());
+            let needs = waiting.entry(label).or_default();
+            for needed in fields.chain(many) {
+                if needed != label && labels.contains(needed) && needs.insert(needed) {
+                    dependents.entry(needed).or_default().push(label);
+                }
             }
         }
-        while !waiting.is_empty() {
-            let free =
-                |needs: &BTreeSet<String>| needs.iter().all(|label| place.contains_key(label));
-            let next = waiting
-                .iter()
-                .find(|(_, needs)| free(needs))
-                .or_else(|| waiting.iter().next())
-                .map(|(label, _)| label.clone());
-            let Some(label) = next else { break };
-            waiting.remove(&label);
-            place.insert(label, place.len());
+        let free = waiting.iter().filter(|(_, needs)| needs.is_empty());
+        let mut free: BTreeSet<&str> = free.map(|(label, _)| *label).collect();
+        let mut place: HashMap<String, usize> = HashMap::new();
+        let mut first = [PERMISSION, CONTENT_TYPE].to_vec();
+        while let Some(label) = first
+            .pop()
+            .or_else(|| free.pop_first())
+            .or_else(|| waiting.first_key_value().map(|(label, _)| *label))
+        {
+            if waiting.remove(label).is_none() {
+                continue;
+            }
+            free.remove(label);
+            place.insert(label.to_owned(), place.len());
+            for dependent in dependents.remove(label).into_iter().flatten() {
+                if let Some(needs) = waiting.get_mut(dependent) {
+                    needs.remove(label);
+                    if needs.is_empty() {
+                        free.insert(dependent);
+                    }
+                }
+            }
         }
         self.models.sort_by_key(|model| place.get(&model.label).copied());
     }

@@ -105,6 +105,32 @@ fn the_application_has_the_last_word() {
     assert!(map.unmapped["documents_document"].contains("no model"));
 }
 
+/// Only names that a content type and a table confirm are taken from migrations.
+#[test]
+fn migrations_name_tables_columns_and_pairs() {
+    let mut sample = Sample::default();
+    let id = ("id", "bigint");
+    sample.table("people", &[id, ("login_name", "text")], &["id"], &[], &[]);
+    sample.table("circles", &[id, ("name", "text")], &["id"], &[], &[]);
+    let references = [("person_id", "people", "id"), ("group_id", "circles", "id")];
+    let columns = [id, ("person_id", "bigint"), ("group_id", "bigint")];
+    sample.table("memberships", &columns, &["id"], &references, &[]);
+    let said = json!({"migrations": {
+        "tables": {"x.person": "people", "x.group": "circles", "x.gone": "circles", "x.no": "none"},
+        "columns": {"x.person.login_name": "login"},
+        "pairs": {"x.person.circle_of": "memberships"}}});
+    let types = [("x", "person"), ("x", "group")];
+    let types: Vec<_> = types.iter().map(|(a, m)| ((*a).to_owned(), (*m).to_owned())).collect();
+    let map = ModelMap::resolve(&catalog(&sample), Some(&said.to_string()), &types).unwrap();
+    let found: Vec<_> = map.models.iter().map(|m| (m.label.as_str(), m.table.as_str())).collect();
+    assert_eq!(found, [("x.group", "circles"), ("x.person", "people")]);
+    assert!(map.models.iter().all(|model| model.provenance == Provenance::Migrations));
+    let person = map.model("x.person").unwrap();
+    assert_eq!(person.fields[1].name, "login");
+    assert_eq!(map.through[0].field, "circle_of");
+    assert!(map.unmapped.is_empty(), "{:?}", map.unmapped);
+}
+
 #[test]
 fn what_is_referred_to_comes_first_even_in_a_circle() {
     let mut sample = Sample::default();
@@ -133,4 +159,35 @@ fn what_is_referred_to_comes_first_even_in_a_circle() {
     let map = derive(&sample, &[("a", "x"), ("a", "y"), ("a", "b"), ("a", "z")]);
     let order: Vec<_> = map.models.iter().map(|model| model.label.as_str()).collect();
     assert_eq!(order, ["a.z", "a.b", "a.x", "a.y"]);
+}
+
+/// A package may tell of as many tables and models as fit into it. Comparing each with each would
+/// take hours, which this test would then take.
+#[test]
+fn the_work_grows_as_the_tables_do_and_not_as_their_square() {
+    const MANY: usize = 20_000;
+    let mut sample = Sample::default();
+    sample.table("a_b", &[("id", "bigint")], &["id"], &[], &[]);
+    let (mut info, _) = sample.tables.remove("a_b").unwrap();
+    for number in 0..MANY {
+        let name = format!("t{number}_of_an_application");
+        info.name.clone_from(&name);
+        sample.tables.insert(name, (info.clone(), Vec::new()));
+    }
+    let types: Vec<_> = (0..MANY).map(|n| ("app".to_owned(), format!("model{n}"))).collect();
+    let catalog = catalog(&sample);
+    let map = ModelMap::resolve(&catalog, None, &types).unwrap();
+    assert_eq!((map.models.len(), map.unmapped.len()), (0, MANY));
+    // Every model refers to another one, in circles of two.
+    let models = (0..MANY).map(|number| {
+        json!({"label": format!("a.m{number}"), "table": format!("t{number}_of_an_application"),
+            "pk": {"columns": ["id"]}, "fields": [
+            {"name": "id", "column": "id", "internal_type": "AutoField",
+             "target": {"model": format!("a.m{}", MANY - 1 - number), "column": "id"}}]})
+    });
+    let said = json!({"django": "5.2", "models": models.collect::<Vec<_>>()}).to_string();
+    let map = ModelMap::resolve(&catalog, Some(&said), &[]).unwrap();
+    assert_eq!(map.models.len(), MANY);
+    let order = |label: &str| map.models.iter().position(|model| model.label == label);
+    assert_eq!((order("a.m0"), order("a.m19999")), (Some(0), Some(1)));
 }

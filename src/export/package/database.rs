@@ -46,14 +46,15 @@ impl Opened {
         let introspection = contents.introspection(name)?;
         let mut names = Names::default();
         let mut types = Vec::new();
-        let each = |table: &str, columns: [&str; 3], take: &mut dyn FnMut([Field<'_>; 3])| {
+        let each = |table: &str, columns: [&str; 3], take: &mut TakeFields<'_>| {
             rows(contents, &catalog, name, table, columns, take)
         };
         each("django_content_type", ["id", "app_label", "model"], &mut |[id, app, model]| {
             if let (Field::Integer(id), Some(app), Some(model)) = (id, text(&app), text(&model)) {
-                names.content_type(id, &app, &model);
+                names.content_type(id, &app, &model)?;
                 types.push((app, model));
             }
+            Ok(())
         })?;
         each("auth_permission", ["id", "codename", "content_type_id"], &mut |[
             id,
@@ -63,13 +64,17 @@ impl Opened {
             if let (Field::Integer(id), Some(codename), Field::Integer(of)) =
                 (id, text(&codename), of)
             {
-                names.permission(id, &codename, of);
+                names.permission(id, &codename, of)?;
             }
+            Ok(())
         })?;
         let map = ModelMap::resolve(&catalog, introspection.as_deref(), &types)?;
         Ok(Self { name: name.to_owned(), catalog, map, names, introspection })
     }
 }
+
+/// Takes three fields of a row.
+type TakeFields<'a> = dyn FnMut([Field<'_>; 3]) -> Result<(), Failure> + 'a;
 
 fn text(field: &Field<'_>) -> Option<String> {
     let Field::Text(bytes) = field else { return None };
@@ -83,7 +88,7 @@ fn rows(
     database: &str,
     table: &str,
     columns: [&str; 3],
-    take: &mut dyn FnMut([Field<'_>; 3]),
+    take: &mut TakeFields<'_>,
 ) -> Result<(), Failure> {
     let Some(table) = catalog.table(table) else { return Ok(()) };
     let Some(columns) = columns.iter().map(|name| table.column(name)).collect::<Option<Vec<_>>>()
@@ -94,7 +99,7 @@ fn rows(
         let (_, row) = record_of(change?)?;
         let values = RowReader::new(&row).collect::<Result<Vec<_>, _>>()?;
         let value = |at: usize| values.get(columns[at]).cloned().unwrap_or(Field::Null);
-        take([value(0), value(1), value(2)]);
+        take([value(0), value(1), value(2)])?;
     }
     Ok(())
 }
@@ -162,7 +167,8 @@ pub fn bare(
     ctx: &Context,
 ) -> Result<Exported, Failure> {
     let facts = contents.facts();
-    let Some(name) = databases(facts).first().copied() else {
+    let names = databases(facts);
+    let Some((&name, others)) = names.split_first() else {
         let text = "the snapshot has no database";
         return Err(Failure::message(ErrorKind::Usage, text, None));
     };
@@ -189,9 +195,13 @@ pub fn bare(
         let reason = wanted.why_not(name).or_else(|| opened.map.unmapped.get(name).cloned())?;
         Some(Skipped { item: format!("database/{name}"), reason })
     });
+    let others = others.iter().map(|other| Skipped {
+        item: format!("database/{other}"),
+        reason: "a fixture holds one database".to_owned(),
+    });
     Ok(Exported {
         records: written.counts.iter().map(|(_, count)| count).sum(),
-        missing: facts.skipped.iter().cloned().chain(left).collect(),
+        missing: facts.skipped.iter().cloned().chain(others).chain(left).collect(),
         notes: notes(&opened, &written),
         ..Exported::default()
     })
@@ -370,6 +380,7 @@ const fn provenance(provenance: crate::export::model_map::Provenance) -> &'stati
     use crate::export::model_map::Provenance;
     match provenance {
         Provenance::Introspection => "introspection",
+        Provenance::Migrations => "migrations",
         Provenance::ContentType => "content-type",
         Provenance::LikeName => "like-name",
     }

@@ -4,13 +4,13 @@ use std::io::{BufReader, Read};
 
 use super::open::{Package, Prepared, Rows, Schema};
 use super::spool::{Span, Spool, SpoolReader};
-use super::verify::{Outcome, Verification, without_rowid};
+use super::verify::{Outcome, Verification, raw_row};
 use crate::context::Context;
 use crate::export::fixture::read::Salvage;
 use crate::export::fixture::write::spool_failure;
 use crate::hint::{ErrorKind, Failure};
 use crate::report::Event;
-use crate::source::record::{Field, KeyKind, RowError};
+use crate::source::record::{Field, KeyKind};
 use crate::source::sort::{BUDGET, Duplicates, Sorted, Sorter, push_keyless};
 use crate::source::{Delta, Description, Kind, Parent, Source, TreeInfo, key};
 use crate::tree::{Change, Changes, Content};
@@ -214,20 +214,10 @@ impl PackagedDatabase {
         let mut input = BufReader::new(self.spool.open(span));
         while input.read_until(b'\n', &mut line).map_err(spool_failure)? > 0 {
             line.pop();
-            key.clear();
-            let row = without_rowid(&line, header.key_kind).ok_or(RowError { at: 0 })?;
+            let row = raw_row(&line, header.key_kind, &fields, &mut key)?;
             match header.key_kind {
                 KeyKind::Hash => push_keyless(&mut sorter, row)?,
-                KeyKind::Primary => {
-                    key::push_of_row(&mut key, row, &fields)?;
-                    sorter.push(&key, row)?;
-                }
-                KeyKind::Rowid => {
-                    let digits = &line[..line.len() - row.len() - 1];
-                    let number = str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-                    key::push(&mut key, &Field::Integer(number.ok_or(RowError { at: 0 })?));
-                    sorter.push(&key, row)?;
-                }
+                KeyKind::Primary | KeyKind::Rowid => sorter.push(&key, row)?,
             }
             line.clear();
         }

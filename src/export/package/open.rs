@@ -30,6 +30,9 @@ use crate::hint::{ErrorKind, Failure};
 use crate::source::record::{Field, RowReader};
 use crate::source::{Kind, TreeInfo};
 
+/// Sources that a package may tell of; every upload is looked for in each of them.
+const SOURCES: usize = 1000;
+
 /// How to read a package.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
@@ -133,7 +136,7 @@ impl Prepared {
     /// Whether the records of this model are taken from elsewhere than the fixture.
     pub fn is_raw(&self, label: &str) -> bool {
         let table = self.map.model(label).map(|model| model.table.as_str());
-        let index = self.catalog.tables.iter().position(|t| Some(t.name()) == table);
+        let index = table.and_then(|table| self.catalog.index(table));
         index.is_some_and(|index| self.places[index] != Rows::Fixture)
     }
 }
@@ -191,6 +194,11 @@ impl Package {
         let (salvage, surveyed) = (Salvage::default(), OnceLock::new());
         let package =
             Self { archived, metadata, statistics, tables, configuration, salvage, surveyed };
+        let origin = package.metadata.coeval.as_ref();
+        if let Some(sources) = origin.map(|origin| origin.sources.len()).filter(|n| *n > SOURCES) {
+            let text = format!("refused: {} lists {sources} sources", layout::METADATA);
+            return Err(Failure::message(ErrorKind::Failed, text, None));
+        }
         let newer = package.metadata.coeval.as_ref().map(|origin| origin.format);
         if let Some(format) = newer.filter(|format| *format != layout::FORMAT) {
             return Err(Failure::message(
@@ -321,18 +329,28 @@ impl Package {
             estimate: Some(table.records),
         });
         let mut catalog = Catalog::read(&header, trees.collect())?;
+        let entries: HashMap<&str, _> =
+            database.tables.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+        if entries.len() < database.tables.len() {
+            let text = format!("{} lists two tables by one name", layout::TABLES);
+            return Err(Failure::message(ErrorKind::Damage, text, None));
+        }
         let mut places = Vec::new();
         for table in &catalog.tables {
-            let entry = database.tables.iter().find(|entry| entry.name == table.name());
-            places.push(match entry.map(|entry| (entry.place, &entry.raw, entry.records)) {
-                Some((Place::Fixture, _, _)) if has_fixture => Rows::Fixture,
-                Some((Place::Raw, Some(raw), records)) => {
-                    let name = format!("database/{raw}");
-                    let span = self.archived.file(&name).ok_or_else(|| missing(&name))?;
-                    Rows::Raw(span, records)
-                }
-                _ => Rows::Untold,
-            });
+            places.push(
+                match entries
+                    .get(table.name())
+                    .map(|entry| (entry.place, &entry.raw, entry.records))
+                {
+                    Some((Place::Fixture, _, _)) if has_fixture => Rows::Fixture,
+                    Some((Place::Raw, Some(raw), records)) => {
+                        let name = format!("database/{raw}");
+                        let span = self.archived.file(&name).ok_or_else(|| missing(&name))?;
+                        Rows::Raw(span, records)
+                    }
+                    _ => Rows::Untold,
+                },
+            );
         }
         let mut names = Names::default();
         let types = self.own_names(&catalog, &places, &mut names)?;
@@ -387,9 +405,9 @@ impl Package {
                     _ => 0,
                 };
                 if name == "auth_permission" {
-                    names.permission(number(0), &text(1), number(2));
+                    names.permission(number(0), &text(1), number(2))?;
                 } else {
-                    names.content_type(number(0), &text(1), &text(2));
+                    names.content_type(number(0), &text(1), &text(2))?;
                     types.push((text(1), text(2)));
                 }
                 Ok(())

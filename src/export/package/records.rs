@@ -1,7 +1,7 @@
 //! The records of a package's fixture as rows: made on all cores, in order, and everything that
 //! they refer to looked up, in one reading and in bounded memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 use serde_json::value::RawValue;
@@ -11,11 +11,11 @@ use super::verify::{Faults, Outcome, Verification};
 use crate::context::Context;
 use crate::export::catalog::Catalog;
 use crate::export::fixture::decode::{Decoded, Decoder, Numbers, RecordError};
-use crate::export::fixture::names::candidates;
+use crate::export::fixture::names::{TooManyNames, candidates};
 use crate::export::fixture::read::{self as fixture, FixtureError, Record, Salvage};
 use crate::export::fixture::{Names, value};
 use crate::export::model_map::{CONTENT_TYPE, ModelMap, PERMISSION};
-use crate::hint::Failure;
+use crate::hint::{Failure, Hint};
 use crate::report::Event;
 use crate::source::sort::{BUDGET, Duplicates, Sorter};
 
@@ -23,6 +23,21 @@ use crate::source::sort::{BUDGET, Duplicates, Sorter};
 const BATCH: (usize, usize) = (4 << 20, 8192);
 /// How many references are remembered in order not to look up the same again.
 const REMEMBERED: usize = 1 << 16;
+/// Bytes of memory that what a fixture tells of itself may take, about.
+const SURVEY: usize = 32 << 20;
+/// What an entry costs besides its text.
+const ENTRY: usize = 128;
+
+/// A fixture has more to remember than memory is spent on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "refused: the fixture tells of more models, content types, permissions and fields with lists \
+     than fit into {} MiB of memory",
+    SURVEY >> 20
+)]
+struct TooMuch;
+
+impl Hint for TooMuch {}
 
 /// Takes rows: the place of the table in the catalogue, and the row.
 pub type TakeRow<'a> = dyn FnMut(usize, &[u8]) -> Result<(), Failure> + 'a;
@@ -112,10 +127,7 @@ impl Package {
         }
         let mut survey = Survey::default();
         let mut damage = Faults::default();
-        let take = &mut |_, seen: Seen| {
-            survey.add(seen);
-            Ok(())
-        };
+        let take = &mut |_, seen: Seen| survey.add(seen).map_err(Failure::from);
         let note = &mut |error: FixtureError| damage.add(error.to_string());
         survey.total = self.map_records(ctx, &|_, record| Seen::of(record), take, note)?;
         survey.damage = damage;
@@ -127,7 +139,7 @@ impl Package {
         let survey = self.survey(ctx)?;
         let mut catalog = Catalog::read(&schema.header, schema.trees.clone())?;
         let mut names = Names::default();
-        let types = survey.names(schema, &mut names);
+        let types = survey.names(schema, &mut names)?;
         let map = ModelMap::resolve(&catalog, schema.introspection.as_deref(), &types)?;
         self.learn(survey, &catalog, &map, &mut names, ctx)?;
         let statistics = self.statistics.as_ref().map(|statistics| &statistics.model_counts);
@@ -217,11 +229,12 @@ impl Package {
             &make,
             &mut |place, made| {
                 let Some((label, called, values, numbered)) = made else { return Ok(()) };
-                let number = numbered.then(|| names.give(&label, place).to_string());
+                let number = numbered.then(|| names.give(&label, place)).transpose()?;
+                let number = number.map(|number| number.to_string());
                 for (column, json) in values {
                     let Some(json) = json.or_else(|| number.clone()) else { continue };
                     for name in &called {
-                        names.learn(&label, &column, name.clone(), json.clone());
+                        names.learn(&label, &column, name.clone(), json.clone())?;
                     }
                 }
                 Ok(())
@@ -241,10 +254,15 @@ impl Package {
     ) -> Result<(), Failure> {
         let is_told = |index: usize| database.places[index] != Rows::Untold;
         let decoder = Decoder::new(&database.catalog, &database.map, &database.names, &is_told);
+        let models = database.map.models.iter().map(|model| {
+            let files = model.fields.iter().filter(|field| field.file);
+            (model.label.as_str(), files.map(|field| field.name.as_str()).collect())
+        });
+        let files: HashMap<&str, HashSet<&str>> = models.collect();
         let make = |place, record: &Record<'_>| Looked {
             decoded: decoder.decode(record, place),
             label: record.model.clone(),
-            uploads: self.uploads(database, record),
+            uploads: self.uploads(files.get(record.model.as_str()), record),
         };
         let (mut faults, mut only_django, mut missing) =
             (Faults::default(), Faults::default(), Faults::default());
@@ -281,6 +299,17 @@ impl Package {
         if only_django.count > 0 {
             found.conclude("records for Django", Outcome::Warning, &only_django, String::new());
         }
+        let mut anew = Faults::default();
+        for (label, count) in database.names.numbered() {
+            anew.add(format!(
+                "{count} records of {label} came without their primary keys and get new ones: \
+                 integers that name them without being foreign keys, as in audit trails and generic \
+                 relations, now name others (dump them without --natural-primary)"
+            ));
+        }
+        if anew.count > 0 {
+            found.conclude("primary keys", Outcome::Warning, &anew, String::new());
+        }
         // What is not there is only missing where all could be read.
         references.conclude(if whole { Outcome::Damaged } else { Outcome::Warning }, found)?;
         if database.map.django.is_none() {
@@ -292,20 +321,21 @@ impl Package {
         Ok(())
     }
 
-    /// How many files a record names, and which of them are missing.
-    fn uploads(&self, database: &Prepared, record: &Record<'_>) -> (u64, Vec<String>) {
+    /// How many files a record names in these fields, and which of them are missing.
+    fn uploads(&self, files: Option<&HashSet<&str>>, record: &Record<'_>) -> (u64, Vec<String>) {
         let (mut checked, mut missing) = (0, Vec::new());
-        let Some(model) = database.map.model(&record.model) else { return (0, missing) };
-        for field in model.fields.iter().filter(|field| field.file) {
-            let path = record.fields.get(&field.name).and_then(|json| value::unquote(json.get()));
+        let Some(files) = files.filter(|files| !files.is_empty()) else { return (0, missing) };
+        for (name, json) in record.fields.iter().filter(|(name, _)| files.contains(name.as_str())) {
+            let path = value::unquote(json.get());
             let Some(path) = path.filter(|path| !path.is_empty()) else { continue };
             checked += 1;
             if !self.has_upload(&path) {
-                let (pk, name) = (record.pk.map_or("", |pk| pk.get()), &field.name);
+                let pk = record.pk.map_or("", |pk| pk.get());
                 missing
                     .push(format!("{} {pk}: {name} names {path}, which is missing", record.model));
             }
         }
+        missing.sort();
         (checked, missing)
     }
 
@@ -405,6 +435,8 @@ pub struct Survey {
     lists: BTreeSet<(String, String)>,
     /// Content types and permissions, in order.
     named: Vec<Seen>,
+    /// Bytes taken of [`SURVEY`].
+    taken: usize,
 }
 
 /// What a fixture tells of a model.
@@ -460,7 +492,10 @@ impl Seen {
 }
 
 impl Survey {
-    fn add(&mut self, seen: Seen) {
+    fn add(&mut self, seen: Seen) -> Result<(), TooMuch> {
+        if !self.models.contains_key(&seen.label) {
+            self.taken += ENTRY + seen.label.len();
+        }
         let model = self.models.entry(seen.label.clone()).or_default();
         model.count += 1;
         model.without_key += u64::from(seen.without_key);
@@ -468,23 +503,31 @@ impl Survey {
         for field in &seen.lists {
             let entry = (seen.label.clone(), field.clone());
             if !self.lists.contains(&entry) {
+                self.taken += ENTRY + entry.0.len() + entry.1.len();
                 self.lists.insert(entry);
             }
         }
         if names_only(&seen.label) {
+            let fields = seen.fields.iter().map(|(name, json)| ENTRY + name.len() + json.len());
+            self.taken += ENTRY + fields.sum::<usize>();
             self.named.push(seen);
         }
+        if self.taken > SURVEY { Err(TooMuch) } else { Ok(()) }
     }
 
     /// Remembers content types and permissions: with the numbers that the fixture says, else with
     /// those of the database it belongs to, else with the next. Returns the content types.
-    fn names(&self, schema: &Schema, names: &mut Names) -> Vec<(String, String)> {
+    fn names(
+        &self,
+        schema: &Schema,
+        names: &mut Names,
+    ) -> Result<Vec<(String, String)>, TooManyNames> {
         let numbers_of = |label: &str| {
             self.models.get(label).is_none_or(|model| model.without_key == model.count)
         };
         if numbers_of(CONTENT_TYPE) {
             for (number, app, model) in &schema.content_types {
-                names.content_type(*number, app, model);
+                names.content_type(*number, app, model)?;
                 names.seen(CONTENT_TYPE, *number);
             }
         }
@@ -496,7 +539,7 @@ impl Survey {
             names.seen(CONTENT_TYPE, seen.pk.unwrap_or(0));
             let known = names.number(CONTENT_TYPE, &[&app, &model]);
             let number = seen.pk.or(known).unwrap_or_else(|| names.next(CONTENT_TYPE));
-            names.content_type(number, &app, &model);
+            names.content_type(number, &app, &model)?;
             types.push((app, model));
         }
         if types.is_empty() {
@@ -505,7 +548,7 @@ impl Survey {
         }
         if numbers_of(PERMISSION) {
             for (number, codename, of) in &schema.permissions {
-                names.permission(*number, codename, *of);
+                names.permission(*number, codename, *of)?;
                 names.seen(PERMISSION, *number);
             }
         }
@@ -515,8 +558,8 @@ impl Survey {
             names.seen(PERMISSION, seen.pk.unwrap_or(0));
             let known = names.permission_of(&codename, of);
             let number = seen.pk.or(known).unwrap_or_else(|| names.next(PERMISSION));
-            names.permission(number, &codename, of);
+            names.permission(number, &codename, of)?;
         }
-        types
+        Ok(types)
     }
 }

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::*;
 use crate::context::Context;
+use crate::export::contents::SourceFacts;
 use crate::export::package::open::{OpenOptions, Package};
 use crate::export::package::read::{Extra, Limits};
 use crate::export::package::verify::Outcome;
@@ -188,4 +189,23 @@ fn a_part_can_be_exported_alone() {
     assert!(package.archived.members.keys().all(|name| !name.starts_with("database/")));
     let ctx = Context { reporter: std::sync::Arc::new(Silent), ..Context::new() };
     assert_eq!(package.into_sources(None, &ctx).unwrap().len(), 2);
+}
+
+/// A fixture has no place for a second database, and says so rather than pass over it.
+#[test]
+fn the_databases_that_a_bare_fixture_leaves_out_are_listed() {
+    let mut sample = edms();
+    let database = sample.facts.of_kind(crate::source::Kind::Database).next().unwrap().clone();
+    for name in ["archive", "events"] {
+        sample.facts.sources.push(SourceFacts { name: name.to_owned(), ..database.clone() });
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let options = ExportOptions {
+        only: Some(crate::source::Kind::Database),
+        ..ExportOptions::new(SecretsPolicy::Redact, scratch.path().to_owned())
+    };
+    let exported = export(&sample, &mut Vec::new(), &options, &Context::new()).unwrap();
+    let others = exported.missing.iter().filter(|left| left.reason.contains("one database"));
+    let others: Vec<&str> = others.map(|left| left.item.as_str()).collect();
+    assert_eq!(others, ["database/archive", "database/events"]);
 }

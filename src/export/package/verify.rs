@@ -13,9 +13,11 @@ use super::read::MemberKind;
 use super::records::TakeRow;
 use crate::context::Context;
 use crate::export::fixture::write::spool_failure;
-use crate::hint::Failure;
+use crate::hint::{ErrorKind, Failure};
 use crate::id::hex;
-use crate::source::record::{KeyKind, RowReader};
+use crate::source::key;
+use crate::source::record::{Field, KeyKind, RowError, RowReader};
+use crate::source::sort::{BUDGET, Duplicates, Sorter};
 
 /// Faults of one kind that are told in full; the others are counted.
 const TOLD: usize = 10;
@@ -117,7 +119,10 @@ impl Package {
                 Err(failure) if is_fault(&failure) => {
                     found.add("tables", Outcome::Damaged, failure.to_string());
                 }
-                Err(failure) => found.add("tables", Outcome::NotChecked, failure.to_string()),
+                Err(failure) if failure.kind() == ErrorKind::Usage => {
+                    found.add("tables", Outcome::NotChecked, failure.to_string());
+                }
+                Err(failure) => return Err(failure),
             }
         }
         Ok(found)
@@ -356,19 +361,32 @@ impl Package {
         for (table, place) in database.catalog.tables.iter().zip(&database.places) {
             let Rows::Raw(span, expected) = place else { continue };
             let (mut rows, fields) = (0, table.columns.len());
+            let (kind, key_fields) = (table.header.key_kind, table.header.key_fields());
+            let key_fields = key_fields.unwrap_or_default();
+            let mut keys = Sorter::new(BUDGET, Duplicates::Number);
+            let mut key = Vec::new();
             let read = self.each_line(span, &mut |line| {
-                let row = without_rowid(line, table.header.key_kind);
-                let good = row.is_some_and(|row| {
-                    RowReader::new(row).filter_map(Result::ok).count() == fields
-                });
+                let row = raw_row(line, kind, &key_fields, &mut key);
+                let values = row.and_then(|row| RowReader::new(row).collect::<Result<Vec<_>, _>>());
+                let good = values.is_ok_and(|values| values.len() == fields);
                 if !good {
                     raw.0.add(format!("record {rows} of {} cannot be read", table.name()));
+                } else if kind != KeyKind::Hash {
+                    keys.push(&key, &[])?;
                 }
                 rows += 1;
                 Ok(())
             });
             if read.is_err() || rows != *expected {
                 raw.0.add(format!("{} has {rows} records, not {expected}", table.name()));
+            }
+            let mut twice = 0;
+            for entry in keys.finish()? {
+                twice += u64::from(!entry?.0.ends_with(&[0; 4]));
+            }
+            if twice > 0 {
+                let name = table.name();
+                raw.0.add(format!("{twice} records of {name} have the key of another one"));
             }
             raw.1 += rows;
         }
@@ -382,11 +400,24 @@ impl Package {
     }
 }
 
-/// A raw line without the row number before it.
-pub fn without_rowid(line: &[u8], kind: KeyKind) -> Option<&[u8]> {
-    if kind == KeyKind::Rowid {
-        line.iter().position(|byte| *byte == b'\t').map(|at| &line[at + 1..])
-    } else {
-        Some(line)
+/// The row of a line of a raw table, and its key, where the table has one. The row number that is
+/// the key of some tables of SQLite stands before the row and a tab.
+pub fn raw_row<'a>(
+    line: &'a [u8],
+    kind: KeyKind,
+    fields: &[usize],
+    key: &mut Vec<u8>,
+) -> Result<&'a [u8], RowError> {
+    key.clear();
+    match kind {
+        KeyKind::Hash => Ok(line),
+        KeyKind::Primary => key::push_of_row(key, line, fields).map(|()| line),
+        KeyKind::Rowid => {
+            let none = RowError { at: 0 };
+            let tab = line.iter().position(|byte| *byte == b'\t').ok_or(none)?;
+            let number = str::from_utf8(&line[..tab]).ok().and_then(|text| text.parse().ok());
+            key::push(key, &Field::Integer(number.ok_or(none)?));
+            Ok(&line[tab + 1..])
+        }
     }
 }

@@ -9,6 +9,7 @@
 pub mod base64;
 mod row;
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -254,8 +255,11 @@ impl TableHeader {
 
     /// Which fields of a row make the key, in key order. `None` if a key column is not stored.
     pub fn key_fields(&self) -> Option<Vec<usize>> {
-        let position = |name: &String| self.stored_columns().position(|c| c.name == *name);
-        self.key.iter().map(position).collect()
+        let mut places = HashMap::new();
+        for (place, column) in self.stored_columns().enumerate() {
+            places.entry(column.name.as_str()).or_insert(place);
+        }
+        self.key.iter().map(|name| places.get(name.as_str()).copied()).collect()
     }
 
     /// The header with its hash computed.
