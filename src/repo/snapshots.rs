@@ -37,14 +37,6 @@ impl Repo {
         self.read_snapshots(&shown)
     }
 
-    /// The snapshots that were forgotten and can still come back.
-    pub fn forgotten_snapshots(&self) -> Result<Vec<StoredSnapshot>, RepoError> {
-        self.learn_collections()?;
-        let Listed { valid, forgotten, .. } = self.list_snapshots()?;
-        let hidden: Vec<_> = valid.into_iter().filter(|id| forgotten.contains(id)).collect();
-        self.read_snapshots(&hidden)
-    }
-
     /// Those that a collection has taken up are none any more.
     pub(super) fn list_snapshots(&self) -> Result<Listed, RepoError> {
         let committed = self.backend.list(name::SNAPSHOTS)?;

@@ -15,6 +15,7 @@ mod opened;
 mod past;
 mod path;
 mod references;
+mod repair;
 mod restore;
 mod retention;
 mod rewrite;
@@ -22,6 +23,7 @@ mod scope;
 mod stats;
 mod timeline;
 mod together;
+mod without;
 
 pub use anonymise::{AnonymiseError, Rule, Rules, anonymise};
 pub use capture::{CaptureOptions, Captured, Held, Mode, Parent, capture, capture_held};
@@ -37,8 +39,9 @@ pub use manifest::{
 };
 pub use opened::{Snapshot, TreeRecord};
 pub use past::{Between, Until, between};
-pub use path::{PathError, Place, SnapshotPath};
+pub use path::{PathError, Paths, Place, SnapshotPath, source_path, tree_path};
 pub use references::{Extent, FileColumn, Loose, References, references};
+pub use repair::{Doing, Lost, Repaired, Repairs, repair_snapshots};
 pub use restore::{
     Condition, ConditionError, Conflict, Destination, Follow, Kept, KeyRange, Overwrite, Pin,
     PinnedWith, Planned, RecordRules, Relatives, RestoreError, Restored, Selection, Stays,

@@ -37,6 +37,11 @@ fn compaction() -> World {
     World { collectors: 1, with, ..two_collectors() }
 }
 
+/// A snapshot that cannot be read at times, beside a writer and two collectors.
+fn unreadable() -> World {
+    World { with: With { damage: true, ..With::default() }, ..two_collectors() }
+}
+
 /// Chunks that are stored as differences to each other.
 fn differences() -> World {
     let with = With { delta: true, ..With::default() };
@@ -115,10 +120,22 @@ fn differences_keep_their_bases() {
     holds("differences", &differences(), 2_000_000);
 }
 
+#[test]
+fn a_snapshot_that_cannot_be_read_at_times_loses_nothing_and_is_got_rid_of() {
+    holds("unreadable", &unreadable(), 2_000_000);
+}
+
 /// What is too much to explore is gone through at random, from the beginning to the end.
 #[test]
 fn everything_at_once_loses_nothing_at_random() {
-    let with = With { parent: true, delta: true, late: true, compaction: true, reader: true };
+    let with = With {
+        parent: true,
+        delta: true,
+        late: true,
+        compaction: true,
+        reader: true,
+        damage: true,
+    };
     let packs = [(A | B, 0), (0, C)];
     let (wants, snapshots) = ([A | B, C], [A | C, B]);
     let world = World { collectors: 2, wants, packs, snapshots, with, ..differences() };
@@ -167,7 +184,10 @@ fn every_broken_rule_is_noticed() {
     let late = World { writers: 1, wants: [C, 0], ..two_writers() };
     let compaction = World { rounds: 1, ..compaction() };
     let one_round = World { rounds: 1, ..differences() };
+    let damage = World { with: With { damage: true, ..With::default() }, ..simple.clone() };
     for (world, broken) in [
+        (&damage, Break::UnreadableNeedsNothing),
+        (&damage, Break::ForgottenNeedsNothing),
         (&simple, Break::ListBeforeSession),
         (&simple, Break::DedupAgainstCondemned),
         (&simple, Break::NoWaiting),

@@ -56,6 +56,10 @@ pub enum Break {
     HeldWithoutBase,
     /// The collector does not keep the bases of what it keeps.
     NoPin,
+    /// The collector takes a snapshot that it cannot read for one that needs nothing.
+    UnreadableNeedsNothing,
+    /// The same, once it is forgotten, though the collection does not say so.
+    ForgottenNeedsNothing,
 }
 
 /// What a run explores.
@@ -88,6 +92,8 @@ pub struct With {
     pub compaction: bool,
     /// Someone lists the snapshots.
     pub reader: bool,
+    /// The first snapshot cannot be read at times.
+    pub damage: bool,
 }
 
 fn writer_pack(writer: usize) -> usize {
@@ -240,6 +246,7 @@ impl World {
                 me.sessions = 0;
                 CollectorAt::Decided
             }
+            CollectorAt::Listing if !self.can_mark(state, &me) => return false,
             CollectorAt::Decided | CollectorAt::Listing => self.mark(state, &mut me),
             CollectorAt::Marked => {
                 if state.collections[round].done {
@@ -271,6 +278,26 @@ impl World {
         true
     }
 
+    /// Whether every snapshot can be read whose needs must be known.
+    fn can_mark(&self, state: &State, me: &Collector) -> bool {
+        let needed = me.committed & 0xff & !me.forgotten;
+        let passed_over = match self.broken {
+            Break::UnreadableNeedsNothing => state.unreadable,
+            Break::ForgottenNeedsNothing => state.tombstones,
+            _ => 0,
+        };
+        needed & state.unreadable & !passed_over == 0
+    }
+
+    /// Finishes a collection without asking who needs what: all that can be read stays.
+    fn salvage(&self, state: &mut State, number: usize) {
+        let mut me = state.collectors[number];
+        me.at = self.mark(state, &mut me);
+        me.live = CHUNKS.iter().sum();
+        state.collectors[number] = me;
+        state.salvaged = true;
+    }
+
     /// One of the two listings of the marking; what is live is known after the second.
     fn mark(&self, state: &State, me: &mut Collector) -> CollectorAt {
         let sessions_first = self.is(Break::MarkSessionsFirst);
@@ -289,7 +316,7 @@ impl World {
         let (committed, aborted) = (listed & 0xff, listed >> 8);
         let valid = committed & sessions & !me.forgotten;
         // A manifest that has gone since belongs to a snapshot that another collector removes.
-        me.live = members(valid).fold(0, |live, n| match state.snapshots[n] {
+        me.live = members(valid & !state.unreadable).fold(0, |live, n| match state.snapshots[n] {
             Stored::Committed(chunks) => live | chunks,
             _ => live,
         });
@@ -497,6 +524,9 @@ impl Model for World {
         for n in 0..self.collectors {
             steps.push(Step::Collect(n));
             let me = &state.collectors[n];
+            if self.with.damage && me.at == CollectorAt::Listing {
+                steps.push(Step::Salvage(n));
+            }
             let idle = state.begun().all(|c| c.done) || self.is(Break::NextBeforeDone);
             if me.at == CollectorAt::Start && idle && usize::from(state.begun) < self.rounds {
                 let packs = state.present() & !state.condemned();
@@ -513,6 +543,9 @@ impl Model for World {
                         .map(|session| Step::Abort { collector: n, session }),
                 );
             }
+        }
+        if self.with.damage && state.snapshots[T0] != Stored::Nothing {
+            steps.push(Step::Damage);
         }
         if self.with.compaction {
             steps.push(Step::Compact);
@@ -548,6 +581,14 @@ impl Model for World {
                 true
             }
             Step::Collect(n) => self.collect(&mut state, n),
+            Step::Damage => {
+                state.unreadable ^= 1 << T0;
+                true
+            }
+            Step::Salvage(n) => {
+                self.salvage(&mut state, n);
+                true
+            }
             Step::Choose { collector, condemned } => {
                 let (round, forgotten) = (state.begun, state.tombstones);
                 let at = CollectorAt::Chosen;
@@ -567,7 +608,7 @@ impl Model for World {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let mut properties = vec![
             Property::always("no committed snapshot loses a chunk", |_: &Self, state: &State| {
                 members(state.committed() & state.sessions & !state.forgotten())
                     .all(|session| state.is_whole(session))
@@ -604,6 +645,23 @@ impl Model for World {
                         && state.writers.iter().any(|w| w.at == WriterAt::Succeeded)
                 },
             ),
-        ]
+        ];
+        if self.with.damage {
+            properties.push(Property::sometimes(
+                "a collection finishes that does not know what is needed",
+                |_: &Self, state: &State| {
+                    state.salvaged
+                        && state.unreadable & !state.forgotten() != 0
+                        && state.begun().any(|collection| collection.done)
+                },
+            ));
+            properties.push(Property::sometimes(
+                "what cannot be read is removed once it is forgotten",
+                |_: &Self, state: &State| {
+                    !state.salvaged && state.unreadable & state.finished_snapshots() != 0
+                },
+            ));
+        }
+        properties
     }
 }
