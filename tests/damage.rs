@@ -319,3 +319,72 @@ fn a_snapshot_that_cannot_be_read_stops_prune_until_it_is_given_up() {
     world.ok(&["check", "--read-data"]);
     world.ok(&["restore", &good, "--target", "elsewhere"]);
 }
+
+#[test]
+fn what_a_lost_snapshot_held_is_recovered_until_it_is_pruned() {
+    let world = World::new();
+    let lost = world.backup();
+    world.write("docs/a.txt", "second\n");
+    world.sql("INSERT INTO users VALUES (4, 'edsger')");
+    world.backup();
+    let nothing = world.json(&["recover"]);
+    assert_eq!(nothing.len(), 1, "nothing was lost: {nothing:?}");
+    for (object, _) in objects(&world) {
+        let name = object.to_string_lossy().into_owned();
+        if name.contains(&format!("/snapshots/{lost}")) {
+            fs::remove_file(&object).expect("removed");
+        }
+    }
+    let planned = world.json(&["recover", "--dry-run"]);
+    assert_eq!(planned.len(), 2, "{planned:?}");
+    assert!(planned[0]["snapshot_id"].is_null() && planned[0]["session"].as_str() > Some(&lost));
+    let recovered = world.json(&["recover"]);
+    let id = recovered[0]["snapshot_id"].as_str().expect("an id").to_owned();
+    let paths: Vec<_> =
+        recovered[0]["sources"].as_array().expect("a list").iter().map(|s| &s["path"]).collect();
+    // The configuration did not change: the second snapshot has it.
+    assert_eq!(paths, ["/database/main", "/storage/docs"]);
+    assert_eq!(world.ok(&["cat", &format!("{id}:/storage/docs/a.txt")]), "hello\n");
+    let tagged = world.json(&["snapshots", "--tag", "recovered"]);
+    assert_eq!(tagged.len(), 1, "{tagged:?}");
+    world.ok(&["restore", &id, "--target", "elsewhere"]);
+    assert_eq!(world.json(&["recover"]).len(), 1, "it is found once");
+}
+
+#[test]
+fn what_cannot_be_read_of_collections_is_replaced_and_nobody_relies_on_what_was_removed() {
+    let world = World::new();
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        world.write("docs/a.txt", &format!("version {}\n", n % 2).repeat(50_000));
+        ids.push(world.backup());
+    }
+    // A host that has not looked since.
+    copy(&world.path("cache"), &world.path("elsewhere-cache"));
+    world.ok(&["forget", &ids[0], &ids[2]]);
+    world.ok(&["prune", "--max-unused", "0%"]);
+    world.write("docs/b.txt", "another\n");
+    ids.push(world.backup());
+    world.ok(&["prune", "--max-unused", "0%"]);
+    flip(&world.path("repo/gc/1"), 60);
+    for command in ["backup", "prune"] {
+        assert!(!world.run(&[command]).status.success(), "{command} knows what was removed");
+    }
+    assert_eq!(world.run(&["check"]).status.code(), Some(13));
+    let complaint = world.fails(2, &["repair", "collections"]);
+    assert!(complaint.contains("--no-prune-runs"), "{complaint}");
+    copy(&world.path("elsewhere-cache"), &world.path("cache"));
+    let said = world.ok(&["repair", "collections", "--no-prune-runs"]);
+    assert!(said.contains("gc/1"), "{said}");
+    // What only the removed snapshots had is stored again, by that host too.
+    copy(&world.path("elsewhere-cache"), &world.path("cache"));
+    world.write("docs/a.txt", &"version 0\n".repeat(50_000));
+    let id = world.backup();
+    world.ok(&["restore", &id, "--target", "restored"]);
+    fs::remove_dir_all(world.path("cache")).expect("removed");
+    world.ok(&["check", "--read-data"]);
+    world.ok(&["forget", "--keep-last", "1", "--prune"]);
+    world.ok(&["check", "--read-data"]);
+    let again = world.ok(&["repair", "collections", "--no-prune-runs"]);
+    assert!(!again.contains("gc/"), "{again}");
+}

@@ -9,8 +9,8 @@ use super::app::App;
 use super::command::mount;
 use super::command::{
     backup, cat, check, completions, database, diff, drill, edms, export, find, forget, import,
-    init, key, log, ls, package, prune, repair, restore, snapshots, stats, tag, undo, version,
-    watch,
+    init, key, log, ls, package, prune, recover, repair, restore, rewrite, snapshots, stats, tag,
+    undo, version, watch,
 };
 use super::excludes::parse_size;
 use super::output::Format;
@@ -130,6 +130,8 @@ pub enum Command {
     Check(check::Args),
     #[command(subcommand)]
     Repair(repair::Repair),
+    Recover(recover::Args),
+    Rewrite(rewrite::Args),
     #[command(subcommand)]
     Database(database::Database),
     #[command(subcommand)]
@@ -170,6 +172,8 @@ impl Command {
             Self::Package(what) => package::run(&what, app),
             Self::Check(args) => check::run(&args, app),
             Self::Repair(what) => repair::run(&what, app),
+            Self::Recover(args) => recover::run(&args, app),
+            Self::Rewrite(args) => rewrite::run(&args, app),
             Self::Database(what) => database::run(&what, app),
             Self::Key(what) => key::run(&what, app),
             Self::Completions(args) => completions::run(&args, app),

@@ -126,6 +126,12 @@ impl Repo {
         Ok(findings)
     }
 
+    /// All that this host remembers to have seen.
+    pub(super) fn remembered(&self) -> Result<BTreeSet<SnapshotId>, RepoError> {
+        let seen = Seen::parse(&self.memory.recall(LIST).map_err(RepoError::Scratch)?);
+        Ok(seen.snapshots.union(&seen.forgotten).copied().collect())
+    }
+
     /// Remembers a snapshot that was just committed.
     pub(super) fn remember_commit(&self, id: SnapshotId) -> Result<(), RepoError> {
         kept(self.memory.add(LIST, &format!("snapshot {id}")))

@@ -8,12 +8,14 @@ mod collect;
 mod counts;
 mod derive;
 mod diff;
+mod erase;
 mod find;
 mod history;
 mod manifest;
 mod opened;
 mod past;
 mod path;
+mod recover;
 mod references;
 mod repair;
 mod restore;
@@ -32,6 +34,7 @@ pub use collect::{collect, plan_collection};
 pub use counts::{Counts, Tally};
 pub use derive::{Apply, EditTree, derive};
 pub use diff::{DiffItem, diff};
+pub use erase::{Erased, Eraser, Unwanted};
 pub use find::{Finder, Found};
 pub use history::{Step, history};
 pub use manifest::{
@@ -40,6 +43,7 @@ pub use manifest::{
 pub use opened::{Snapshot, TreeRecord};
 pub use past::{Between, Until, between};
 pub use path::{PathError, Paths, Place, SnapshotPath, source_path, tree_path};
+pub use recover::{Recovered, recover};
 pub use references::{Extent, FileColumn, Loose, References, references};
 pub use repair::{Doing, Lost, Repaired, Repairs, repair_snapshots};
 pub use restore::{

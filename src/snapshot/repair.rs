@@ -42,12 +42,10 @@ pub struct Lost {
 pub struct Repaired {
     /// Which one.
     pub id: SnapshotId,
-    /// The one that takes its place; none where nothing is left, or this is a dry run.
+    /// The one that takes its place; none in a dry run.
     pub new: Option<SnapshotId>,
     /// How many entries are lost, as far as that is known.
     pub lost: u64,
-    /// Whether anything is left.
-    pub is_something_left: bool,
 }
 
 /// What looking through the snapshots came to.
@@ -103,21 +101,15 @@ fn repair(
 ) -> Result<Repaired, Failure> {
     let losses = Losses { snapshot: snapshot.id, lost: 0, listed: Vec::new(), count: 0, each };
     let mut repairing = Repairing { snapshot, sound, losses };
-    if doing == Doing::DryRun {
-        let scratch = snapshot.repo.scratch()?;
-        let left = repairing.left(&Writing { repo: &snapshot.repo, writer: &scratch })?;
-        let is_something_left = !left.sources.is_empty();
-        let lost = repairing.losses.lost;
-        return Ok(Repaired { id: snapshot.id, new: None, lost, is_something_left });
-    }
-    let mut is_something_left = true;
-    let new = replace(snapshot, ctx, |writing| {
-        let left = repairing.left(writing)?;
-        is_something_left = !left.sources.is_empty();
-        Ok(left)
-    })?;
-    let lost = repairing.losses.lost;
-    Ok(Repaired { id: snapshot.id, new: Some(new), lost, is_something_left })
+    let new = match doing {
+        Doing::DryRun => {
+            let scratch = snapshot.repo.scratch()?;
+            repairing.left(&Writing { repo: &snapshot.repo, writer: &scratch })?;
+            None
+        }
+        Doing::Apply => Some(replace(snapshot, ctx, |writing| repairing.left(writing))?),
+    };
+    Ok(Repaired { id: snapshot.id, new, lost: repairing.losses.lost })
 }
 
 /// What is known to be there.

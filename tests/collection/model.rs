@@ -60,6 +60,12 @@ pub enum Break {
     UnreadableNeedsNothing,
     /// The same, once it is forgotten, though the collection does not say so.
     ForgottenNeedsNothing,
+    /// After a collection was replaced, old views of the index are still used.
+    OldViews,
+    /// A collection is replaced while writers that do not know of that are at work.
+    ReplaceBesideWriters,
+    /// A collection is replaced while a collector is at work on it.
+    ReplaceBesideCollector,
 }
 
 /// What a run explores.
@@ -94,6 +100,8 @@ pub struct With {
     pub reader: bool,
     /// The first snapshot cannot be read at times.
     pub damage: bool,
+    /// Collections are replaced of which nobody knows any more what they removed.
+    pub replace: bool,
 }
 
 fn writer_pack(writer: usize) -> usize {
@@ -287,6 +295,45 @@ impl World {
             _ => 0,
         };
         needed & state.unreadable & !passed_over == 0
+    }
+
+    /// Whether nobody is at work who knows what is lost.
+    fn can_replace(&self, state: &State) -> bool {
+        let undecided = |n: &usize| {
+            let at = state.writers[*n].at;
+            let session = FIRST_WRITER + n;
+            let is_over = matches!(at, WriterAt::Succeeded | WriterAt::Failed);
+            at != WriterAt::Start && !is_over && state.snapshots[session] == Stored::Nothing
+        };
+        self.with.replace
+            && state.begun > 0
+            && (self.is(Break::ReplaceBesideWriters)
+                || (0..self.writers).filter(undecided).count() == 0)
+    }
+
+    /// Replaces all collections. Collectors in the middle of one never move again; another begins.
+    fn replace(&self, state: &mut State) {
+        let indexed = state.indexed();
+        let gone = indexed & !state.present();
+        let begun = usize::from(state.begun);
+        for round in 0..begun {
+            let is_open = !state.collections[round].done;
+            let forgotten = if is_open { state.tombstones } else { 0 };
+            state.collections[round] = Collection { condemned: gone, forgotten, done: true };
+            for session in members(forgotten) {
+                state.sessions &= !(1 << session);
+                state.snapshots[session] = Stored::Nothing;
+                state.tombstones &= !(1 << session);
+            }
+        }
+        if !self.is(Break::ReplaceBesideCollector) {
+            let at = if begun < self.rounds { CollectorAt::Start } else { CollectorAt::Finished };
+            state.collectors = [Collector { at, ..Collector::default() }; 2];
+        }
+        if !self.is(Break::OldViews) {
+            state.named = indexed & !gone;
+        }
+        state.replaced = true;
     }
 
     /// Finishes a collection without asking who needs what: all that can be read stays.
@@ -547,6 +594,9 @@ impl Model for World {
         if self.with.damage && state.snapshots[T0] != Stored::Nothing {
             steps.push(Step::Damage);
         }
+        if self.can_replace(state) {
+            steps.push(Step::Replace);
+        }
         if self.with.compaction {
             steps.push(Step::Compact);
         }
@@ -583,6 +633,10 @@ impl Model for World {
             Step::Collect(n) => self.collect(&mut state, n),
             Step::Damage => {
                 state.unreadable ^= 1 << T0;
+                true
+            }
+            Step::Replace => {
+                self.replace(&mut state);
                 true
             }
             Step::Salvage(n) => {
@@ -646,6 +700,14 @@ impl Model for World {
                 },
             ),
         ];
+        if self.with.replace {
+            properties.push(Property::sometimes(
+                "a writer succeeds after a collection was replaced",
+                |_: &Self, state: &State| {
+                    state.replaced && state.writers.iter().any(|w| w.at == WriterAt::Succeeded)
+                },
+            ));
+        }
         if self.with.damage {
             properties.push(Property::sometimes(
                 "a collection finishes that does not know what is needed",

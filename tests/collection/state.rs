@@ -164,6 +164,7 @@ pub struct State {
     pub aborted: bool,
     pub lost_source: bool,
     pub salvaged: bool,
+    pub replaced: bool,
 }
 
 /// One store operation, or a decision of a process.
@@ -185,6 +186,8 @@ pub enum Step {
     Damage,
     /// A collector that cannot know what is needed keeps all that can be read.
     Salvage(usize),
+    /// What collections removed cannot be read any more, and others take their place.
+    Replace,
     Choose {
         collector: usize,
         condemned: Set,
@@ -231,6 +234,11 @@ impl State {
 
     pub fn finished(&self) -> Set {
         self.begun().filter(|c| c.done).fold(0, |set, c| set | c.condemned)
+    }
+
+    /// All packs that segments name.
+    pub fn indexed(&self) -> Set {
+        self.segments.iter().fold(0, |set, segment| set | segment) & !MERGED
     }
 
     /// Snapshots that finished collections have removed.

@@ -10,7 +10,7 @@ use crate::cli::output::{count, size};
 use crate::hint::{ErrorKind, Failure};
 use crate::id::SnapshotId;
 use crate::repo::{Finding, ReadData, Repo};
-use crate::snapshot::{self, Doing, Lost, Repaired, Timeline};
+use crate::snapshot::{self, Doing, Filter, Lost, Repaired, Timeline};
 
 /// Repair a damaged repository
 #[derive(Debug, clap::Subcommand)]
@@ -30,6 +30,20 @@ pub enum Repair {
     /// incomplete; the old one is forgotten. Run `coeval repair packs` and `coeval backup --force`
     /// first: what the sources still have need not be given up.
     Snapshots(Snapshots),
+    /// Go on without knowing what collections removed whose record is damaged
+    ///
+    /// As long as one cannot be read, neither `coeval backup` nor `coeval prune` work. Snapshots
+    /// that were forgotten cannot come back afterwards, where that collection was not finished.
+    Collections(Collections),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Collections {
+    /// No prune is running, on any host. One that is might remove what is needed
+    #[arg(long, required = true)]
+    no_prune_runs: bool,
+    #[command(flatten)]
+    waiting: prune::Waiting,
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +65,7 @@ pub fn run(what: &Repair, app: &App) -> Result<Done, Failure> {
         Repair::Index => index(&repo, app),
         Repair::Packs(waiting) => packs(&repo, waiting, app),
         Repair::Snapshots(args) => snapshots(&repo, args, app),
+        Repair::Collections(args) => collections(&repo, args, app),
     }
 }
 
@@ -158,8 +173,8 @@ fn snapshots(repo: &Arc<Repo>, args: &Snapshots, app: &App) -> Result<Done, Fail
             ErrorKind::Damage,
             format!("{} cannot be read", count(done.unreadable.len() as u64, "snapshot")),
             Some(format!(
-                "`coeval repair snapshots --forget-unreadable {id}` gives it up, so that `coeval \
-                 prune` can go on"
+                "`coeval recover` looks for what it held; `coeval repair snapshots \
+                 --forget-unreadable {id}` gives it up, so that `coeval prune` can go on"
             )),
         ));
     }
@@ -176,6 +191,27 @@ fn snapshots(repo: &Arc<Repo>, args: &Snapshots, app: &App) -> Result<Done, Fail
             ),
         )),
     }
+}
+
+fn collections(repo: &Repo, args: &Collections, app: &App) -> Result<Done, Failure> {
+    debug_assert!(args.no_prune_runs, "it is required");
+    // What snapshots name that came before them, and is gone, may have been removed by these.
+    let timeline = Timeline::load(repo)?;
+    let all = Filter::default();
+    let manifests = timeline.iter(&all).map(|(_, manifest)| manifest);
+    let known = manifests.flat_map(|manifest| [manifest.parent, manifest.later.original]);
+    let known = known.flatten().collect();
+    let lost = repo.repair_collections(&known, args.waiting.writers(), &app.ctx)?;
+    app.progress.finish();
+    if app.output.is_json() {
+        let summary = serde_json::json!({ "message_type": "summary", "replaced": lost });
+        return app.output.json(&summary).map(|()| Done::Fully);
+    }
+    for number in &lost {
+        app.output.line(format!("replaced gc/{number}, which cannot be read"))?;
+    }
+    app.output.detail(format!("replaced {}", count(lost.len() as u64, "collection")))?;
+    Ok(Done::Fully)
 }
 
 fn show_repaired(repaired: &Repaired, app: &App) -> Result<(), Failure> {
