@@ -212,3 +212,180 @@ fn repaired_packs_keep_what_is_good_and_the_next_backup_stores_the_rest_again() 
     }
     world.ok(&["restore", &id, "--target", "elsewhere"]);
 }
+
+/// Changes one byte of an object.
+fn flip(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).expect("an object");
+    let at = at % bytes.len();
+    bytes[at] ^= 1;
+    fs::remove_file(file).expect("removed");
+    fs::write(file, &bytes).expect("written");
+}
+
+#[test]
+fn what_is_lost_is_named_and_what_is_left_takes_the_snapshots_place() {
+    let world = World::new();
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut bytes = vec![0; 150_000];
+    for n in 0..20 {
+        noise.fill(&mut bytes);
+        fs::write(world.path(&format!("docs/{n}")), &bytes).expect("a file");
+    }
+    let id = world.backup();
+    world.ok(&["tag", "--add", "good", "--protect", &id]);
+    world.write("docs/a.txt", "second\n");
+    world.backup();
+    let before = world.json(&["snapshots"]);
+    let size = |path: &PathBuf| path.metadata().expect("metadata").len();
+    let largest = objects(&world).into_iter().map(|(path, _)| path).max_by_key(size);
+    flip(&largest.expect("a pack"), 1000);
+    assert_eq!(world.run(&["repair", "packs"]).status.code(), Some(13));
+    let complaint = world.fails(13, &["prune"]);
+    assert!(complaint.contains("coeval repair snapshots"), "{complaint}");
+    // Said, and not done.
+    let planned = world.run(&["repair", "snapshots", "--dry-run", "--json"]);
+    assert_eq!(planned.status.code(), Some(13), "{}", text(&planned.stderr));
+    let planned = lines(&text(&planned.stdout));
+    let lost: Vec<&str> = planned.iter().filter_map(|line| line["path"].as_str()).collect();
+    assert!(!lost.is_empty() && lost.len().is_multiple_of(2), "the same of both: {lost:?}");
+    assert!(lost.iter().all(|path| path.starts_with("/storage/documents/")), "{lost:?}");
+    assert_eq!(world.json(&["snapshots"]), before);
+    // Done.
+    let repaired = world.run(&["repair", "snapshots"]);
+    assert_eq!(repaired.status.code(), Some(3), "{}", text(&repaired.stderr));
+    assert!(text(&repaired.stdout).contains(lost[0]), "{}", text(&repaired.stdout));
+    world.ok(&["check", "--read-data"]);
+    world.ok(&["repair", "snapshots"]);
+    world.ok(&["prune"]);
+    let after = world.json(&["snapshots"]);
+    for (old, new) in before.iter().zip(&after) {
+        assert_eq!((&old["time"], &old["tags"]), (&new["time"], &new["tags"]));
+    }
+    assert_eq!(world.run(&["restore", "latest", "--target", "elsewhere"]).status.code(), Some(0));
+    for path in fs::read_dir(world.path("docs")).expect("a folder") {
+        let name = path.expect("an entry").file_name().into_string().expect("a name");
+        let is_lost = lost.contains(&&*format!("/storage/documents/{name}"));
+        let restored = world.path("elsewhere").join("storage/documents").join(&name);
+        assert_eq!(restored.exists(), !is_lost, "{name}");
+    }
+}
+
+#[test]
+fn a_lost_part_of_a_table_is_named_by_its_keys_and_the_other_records_stay() {
+    let world = World::new();
+    world.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 4 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
+         INSERT INTO users SELECT i, hex(randomblob(20)) FROM n;",
+    );
+    world.backup();
+    let size = |path: &PathBuf| path.metadata().expect("metadata").len();
+    let largest = objects(&world).into_iter().map(|(path, _)| path).max_by_key(size);
+    flip(&largest.expect("a pack"), 200_000);
+    assert_eq!(world.run(&["repair", "packs"]).status.code(), Some(13));
+    let repaired = world.run(&["repair", "snapshots", "--json"]);
+    assert_eq!(repaired.status.code(), Some(3), "{}", text(&repaired.stderr));
+    let said = lines(&text(&repaired.stdout));
+    let lost: Vec<_> = said.iter().filter(|line| line["message_type"] == "lost").collect();
+    assert!(lost.iter().all(|line| line["path"] == "/database/main/users"), "{lost:?}");
+    assert!(lost[0]["problem"].as_str().expect("a text").contains(" after /database/main/users/"));
+    let count: u64 = lost.iter().map(|line| line["entries"].as_u64().expect("a number")).sum();
+    assert!((1..29_000).contains(&count), "{count}");
+    world.ok(&["check", "--read-data"]);
+    let rows = world.ok(&["cat", "--csv", "latest:/database/main/users"]);
+    assert_eq!(rows.lines().count() as u64, 30_001 - count);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_stops_prune_until_it_is_given_up() {
+    let world = World::new();
+    let bad = world.backup();
+    world.write("docs/a.txt", "second\n");
+    let good = world.backup();
+    let object = world.path("repo/snapshots");
+    let name =
+        fs::read_dir(&object).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let is_bad = |path: &PathBuf| path.to_string_lossy().contains(&format!("snapshots/{bad}"));
+    flip(&name.into_iter().find(is_bad).expect("the object"), 50);
+    let complaint = world.fails(13, &["prune"]);
+    assert!(complaint.contains(&bad), "{complaint}");
+    let told = world.run(&["repair", "snapshots"]);
+    assert_eq!(told.status.code(), Some(13));
+    assert!(text(&told.stderr).contains("--forget-unreadable"), "{}", text(&told.stderr));
+    let wrong = world.fails(2, &["repair", "snapshots", "--forget-unreadable", &good]);
+    assert!(wrong.contains("does not name"), "{wrong}");
+    world.ok(&["repair", "snapshots", "--forget-unreadable", &bad]);
+    // What is forgotten and unreadable is in nobody's way.
+    world.run(&["snapshots", "--forgotten"]);
+    world.ok(&["prune"]);
+    world.ok(&["check", "--read-data"]);
+    world.ok(&["restore", &good, "--target", "elsewhere"]);
+}
+
+#[test]
+fn what_a_lost_snapshot_held_is_recovered_until_it_is_pruned() {
+    let world = World::new();
+    let lost = world.backup();
+    world.write("docs/a.txt", "second\n");
+    world.sql("INSERT INTO users VALUES (4, 'edsger')");
+    world.backup();
+    let nothing = world.json(&["recover"]);
+    assert_eq!(nothing.len(), 1, "nothing was lost: {nothing:?}");
+    for (object, _) in objects(&world) {
+        let name = object.to_string_lossy().into_owned();
+        if name.contains(&format!("/snapshots/{lost}")) {
+            fs::remove_file(&object).expect("removed");
+        }
+    }
+    let planned = world.json(&["recover", "--dry-run"]);
+    assert_eq!(planned.len(), 2, "{planned:?}");
+    assert!(planned[0]["snapshot_id"].is_null() && planned[0]["session"].as_str() > Some(&lost));
+    let recovered = world.json(&["recover"]);
+    let id = recovered[0]["snapshot_id"].as_str().expect("an id").to_owned();
+    let paths: Vec<_> =
+        recovered[0]["sources"].as_array().expect("a list").iter().map(|s| &s["path"]).collect();
+    // The configuration did not change: the second snapshot has it.
+    assert_eq!(paths, ["/database/main", "/storage/docs"]);
+    assert_eq!(world.ok(&["cat", &format!("{id}:/storage/docs/a.txt")]), "hello\n");
+    let tagged = world.json(&["snapshots", "--tag", "recovered"]);
+    assert_eq!(tagged.len(), 1, "{tagged:?}");
+    world.ok(&["restore", &id, "--target", "elsewhere"]);
+    assert_eq!(world.json(&["recover"]).len(), 1, "it is found once");
+}
+
+#[test]
+fn what_cannot_be_read_of_collections_is_replaced_and_nobody_relies_on_what_was_removed() {
+    let world = World::new();
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        world.write("docs/a.txt", &format!("version {}\n", n % 2).repeat(50_000));
+        ids.push(world.backup());
+    }
+    // A host that has not looked since.
+    copy(&world.path("cache"), &world.path("elsewhere-cache"));
+    world.ok(&["forget", &ids[0], &ids[2]]);
+    world.ok(&["prune", "--max-unused", "0%"]);
+    world.write("docs/b.txt", "another\n");
+    ids.push(world.backup());
+    world.ok(&["prune", "--max-unused", "0%"]);
+    flip(&world.path("repo/gc/1"), 60);
+    for command in ["backup", "prune"] {
+        assert!(!world.run(&[command]).status.success(), "{command} knows what was removed");
+    }
+    assert_eq!(world.run(&["check"]).status.code(), Some(13));
+    let complaint = world.fails(2, &["repair", "collections"]);
+    assert!(complaint.contains("--no-prune-runs"), "{complaint}");
+    copy(&world.path("elsewhere-cache"), &world.path("cache"));
+    let said = world.ok(&["repair", "collections", "--no-prune-runs"]);
+    assert!(said.contains("gc/1"), "{said}");
+    // What only the removed snapshots had is stored again, by that host too.
+    copy(&world.path("elsewhere-cache"), &world.path("cache"));
+    world.write("docs/a.txt", &"version 0\n".repeat(50_000));
+    let id = world.backup();
+    world.ok(&["restore", &id, "--target", "restored"]);
+    fs::remove_dir_all(world.path("cache")).expect("removed");
+    world.ok(&["check", "--read-data"]);
+    world.ok(&["forget", "--keep-last", "1", "--prune"]);
+    world.ok(&["check", "--read-data"]);
+    let again = world.ok(&["repair", "collections", "--no-prune-runs"]);
+    assert!(!again.contains("gc/"), "{again}");
+}

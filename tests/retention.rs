@@ -177,3 +177,50 @@ fn a_prune_that_is_killed_at_any_system_call_loses_nothing_and_is_finished_by_th
     println!("killed at {killed} of {points} points");
     assert!(killed > 10);
 }
+
+#[test]
+fn rewriting_takes_paths_out_of_every_snapshot_and_keeps_the_rest_as_it_was() {
+    let world = World::new();
+    for n in 0..3 {
+        world.write("docs/a.txt", &format!("version {n}\n"));
+        world.write("docs/sub/secret.txt", &format!("secret {n}\n"));
+        if n == 0 {
+            let (first, further) = (world.path("docs/sub/secret.txt"), world.path("docs/sub/x"));
+            fs::hard_link(first, further).expect("a second name");
+        }
+        world.backup();
+    }
+    world.ok(&["tag", "--add", "good", "--protect", "latest"]);
+    let before = world.json(&["snapshots"]);
+    let all = ["rewrite", "--exclude", "secret.*", "--remove", "/database/main/users/2"];
+    let planned = world.json(&[&all[..], &["--dry-run"]].concat());
+    assert_eq!(planned.last().expect("a summary")["changed"], 3, "{planned:?}");
+    assert_eq!(planned[0]["entries"], 2);
+    assert_eq!(world.json(&["snapshots"]), before);
+    world.ok(&all);
+    let after = world.json(&["snapshots"]);
+    for (old, new) in before.iter().zip(&after) {
+        assert_ne!(old["id"], new["id"]);
+        assert_eq!((&old["time"], &old["tags"]), (&new["time"], &new["tags"]));
+    }
+    assert_eq!(before.len(), after.len());
+    world.ok(&["check", "--read-data"]);
+    let content = world.ok(&["ls", "-R", "latest"]);
+    assert!(!content.contains("secret"), "{content}");
+    // The other name of the file has become the file.
+    assert_eq!(world.ok(&["cat", "latest:/storage/documents/sub/x"]), "secret 2\n");
+    assert_eq!(world.ok(&["cat", "latest~2:/storage/documents/a.txt"]), "version 0\n");
+    let rows = world.ok(&["cat", "--csv", "latest:/database/main/users"]);
+    assert!(rows.contains("ada") && !rows.contains("grace"), "{rows}");
+    assert_eq!(world.json(&all).last().expect("a summary")["changed"], 0, "nothing is left to do");
+    world.ok(&["restore", "latest", "--target", "elsewhere"]);
+    let complaint = world.fails(2, &["rewrite", "--remove", "/"]);
+    assert!(complaint.contains("coeval forget"), "{complaint}");
+    // Only a collection erases.
+    let old = before[0]["id"].as_str().expect("an id").to_owned();
+    let new = after[0]["id"].as_str().expect("an id").to_owned();
+    assert!(world.fails(2, &["undelete", &old]).contains("under another id"));
+    world.ok(&["forget", &new]);
+    world.ok(&["undelete", &old]);
+    assert!(world.ok(&["ls", "-R", "latest~2"]).contains("secret.txt"));
+}

@@ -9,8 +9,8 @@ use super::app::App;
 use super::command::mount;
 use super::command::{
     audit, backup, cat, check, completions, config, copy, database, diff, drill, edms, export,
-    find, forget, import, init, key, log, ls, package, prune, repair, restore, snapshots, stats,
-    status, sync, tag, undo, version, watch,
+    find, forget, import, init, key, log, ls, package, prune, recover, repair, restore, rewrite,
+    snapshots, stats, status, sync, tag, undo, version, watch,
 };
 use super::excludes::parse_size;
 use super::output::Format;
@@ -133,6 +133,8 @@ pub enum Command {
     Check(check::Args),
     #[command(subcommand)]
     Repair(repair::Repair),
+    Recover(recover::Args),
+    Rewrite(rewrite::Args),
     #[command(subcommand)]
     Database(database::Database),
     #[command(subcommand)]
@@ -178,6 +180,8 @@ impl Command {
             Self::Package(what) => package::run(&what, app),
             Self::Check(args) => check::run(&args, app),
             Self::Repair(what) => repair::run(&what, app),
+            Self::Recover(args) => recover::run(&args, app),
+            Self::Rewrite(args) => rewrite::run(&args, app),
             Self::Database(what) => database::run(&what, app),
             Self::Key(what) => key::run(&what, app),
             Self::Audit(args) => audit::run(&args, app),

@@ -64,7 +64,8 @@ impl Excludes {
     }
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+/// The text of a file with patterns.
+pub fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| {
         usage(
             format!("cannot read the exclude file {}: {error}", path.display()),

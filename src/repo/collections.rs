@@ -1,12 +1,13 @@
 //! What is known of collections: which packs nobody may refer to any more, which snapshots are gone.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::error::RepoError;
 use super::format::collection::Collection;
 use super::format::{FormatError, name};
 use super::open::Repo;
+use super::view::Removed;
 use crate::crypto::ObjectKind;
 use crate::id::{PackId, SnapshotId};
 
@@ -26,6 +27,25 @@ pub(super) struct Collections {
     pub(super) open: Option<(u64, Arc<Collection>)>,
     forgotten: HashSet<SnapshotId>,
     dead: HashSet<PackId>,
+}
+
+/// What a listing shows of one collection.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    done: bool,
+    /// Its own content is lost, and another one counts.
+    replaced: bool,
+}
+
+/// Numbers of collections.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Those that are there.
+    pub(super) there: BTreeSet<u64>,
+    /// Those that are finished.
+    pub(super) done: BTreeSet<u64>,
+    /// Those in whose place another stands.
+    pub(super) replaced: BTreeSet<u64>,
 }
 
 impl Collections {
@@ -66,18 +86,24 @@ impl Repo {
     pub(super) fn learn_collections(&self) -> Result<(), RepoError> {
         let listed = self.list_collections()?;
         let mut known = self.collections();
-        for (number, done) in listed {
+        for (number, Seen { done, replaced }) in listed {
             if number <= known.finished {
                 continue;
             }
-            let collection = match known.open.take().filter(|(open, _)| *open == number) {
+            // When it is done it is read again: it may have been replaced since.
+            let in_memory = known.open.take().filter(|(open, _)| *open == number && !done);
+            let collection = match in_memory {
                 Some((_, collection)) => collection,
+                None if replaced => {
+                    Arc::new(self.read_collection_at(&name::collection_replaced(number))?)
+                }
                 None => Arc::new(self.read_collection(number)?),
             };
             known.forgotten.extend(&collection.forgotten);
             known.count = number;
             if done {
-                self.view.bury(number, &collection.condemned)?;
+                let removed = if replaced { Removed::Others } else { Removed::These };
+                self.view.bury(number, &collection.condemned, removed)?;
                 known.dead.extend(&collection.condemned);
                 known.finished = number;
             } else {
@@ -98,38 +124,50 @@ impl Repo {
     }
 
     pub(super) fn read_collection(&self, number: u64) -> Result<Collection, RepoError> {
-        let name = name::collection(number);
-        let object = self.backend.get(&name)?;
-        let bytes = self.sealer.open_object(ObjectKind::Collection, &name, &object)?;
+        self.read_collection_at(&name::collection(number))
+    }
+
+    fn read_collection_at(&self, name: &str) -> Result<Collection, RepoError> {
+        let object = self.backend.get(name)?;
+        let bytes = self.sealer.open_object(ObjectKind::Collection, name, &object)?;
         Ok(Collection::decode(&bytes)?)
     }
 
-    /// The numbers of all collections, and whether each is finished. A listing may lack what came
+    /// All collections by their numbers. A listing may lack what came
     /// into being while it was made, but the next number only comes after the one before is
     /// finished: so a gap says that the listing is torn.
-    fn list_collections(&self) -> Result<BTreeMap<u64, bool>, RepoError> {
+    fn list_collections(&self) -> Result<BTreeMap<u64, Seen>, RepoError> {
         for _ in 0..LISTINGS {
-            let mut listed = BTreeMap::new();
-            let mut done = Vec::new();
-            for entry in self.backend.list(name::COLLECTIONS)? {
-                let rest = entry.name.strip_prefix(name::COLLECTIONS).unwrap_or_default();
-                let finished = rest.strip_suffix(".done");
-                match (finished.unwrap_or(rest).parse::<u64>(), finished) {
-                    (Ok(number), Some(_)) => done.push(number),
-                    (Ok(number), None) => drop(listed.insert(number, false)),
-                    // Ignored, as names elsewhere that nobody gives.
-                    (Err(_), _) => {}
-                }
-            }
-            for number in done {
-                listed.entry(number).and_modify(|done| *done = true);
-            }
+            let Names { there, done, replaced } = self.collection_names()?;
+            let seen = |number: &u64| {
+                let seen =
+                    Seen { done: done.contains(number), replaced: replaced.contains(number) };
+                (*number, seen)
+            };
+            let listed: BTreeMap<u64, Seen> = there.union(&replaced).map(seen).collect();
             let is_dense = listed.keys().copied().eq(1..=listed.len() as u64);
-            if is_dense && listed.iter().rev().skip(1).all(|(_, done)| *done) {
+            if is_dense && listed.values().rev().skip(1).all(|seen| seen.done) {
                 return Ok(listed);
             }
         }
         let reason = "a number is missing in `gc/`".to_owned();
         Err(FormatError { what: "list of collections", reason }.into())
+    }
+
+    /// What one listing shows of collections.
+    pub(super) fn collection_names(&self) -> Result<Names, RepoError> {
+        let mut names = Names::default();
+        for entry in self.backend.list(name::COLLECTIONS)? {
+            let rest = entry.name.strip_prefix(name::COLLECTIONS).unwrap_or_default();
+            let (number, numbers) = match rest.split_once('.') {
+                None => (rest, &mut names.there),
+                Some((number, "done")) => (number, &mut names.done),
+                Some((number, "replaced")) => (number, &mut names.replaced),
+                Some(_) => continue,
+            };
+            // Ignored, as names elsewhere that nobody gives.
+            numbers.extend(number.parse::<u64>().ok());
+        }
+        Ok(names)
     }
 }

@@ -186,8 +186,8 @@ impl Hint for RepoError {
                  anywhere, `coeval prune --immediate` does not wait"
             }
             Self::Unsound { .. } => {
-                "nothing was removed; see what is affected with `coeval check`, and forget or \
-                 repair those snapshots first"
+                "nothing was removed; see what is affected with `coeval check`, and put what is \
+                 left in its place with `coeval repair snapshots`"
             }
             Self::Backend(error) => return error.hint(),
             Self::Slot(error) => return error.hint(),

@@ -3,7 +3,7 @@
 //! What a collection removed is named in `gc/`, whose numbers have no gaps: all else that is gone
 //! was taken away.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::check::Finding;
 use super::error::RepoError;
@@ -20,7 +20,9 @@ const LIST: &str = "history";
 pub struct History {
     /// All that can be read and were not forgotten, in no particular order.
     pub snapshots: Vec<StoredSnapshot>,
-    /// What cannot be read, and what this host has seen and is gone.
+    /// Those that cannot be read, with why.
+    pub unreadable: BTreeMap<SnapshotId, String>,
+    /// What this host has seen and is gone.
     pub findings: Vec<Finding>,
 }
 
@@ -38,13 +40,28 @@ impl Repo {
     pub fn history(&self) -> Result<History, RepoError> {
         self.learn_collections_if_sound()?;
         let listed = self.list_snapshots()?;
-        let mut history = History { findings: self.missing(&listed)?, ..History::default() };
-        for id in listed.valid.iter().filter(|id| !listed.forgotten.contains(id)) {
+        let findings = self.missing(&listed)?;
+        let shown = listed.valid.iter().filter(|id| !listed.forgotten.contains(id));
+        Ok(History { findings, ..self.read_what_can_be(shown)? })
+    }
+
+    /// The same of the snapshots that were forgotten and can still come back.
+    pub fn forgotten(&self) -> Result<History, RepoError> {
+        self.learn_collections()?;
+        let listed = self.list_snapshots()?;
+        self.read_what_can_be(listed.valid.iter().filter(|id| listed.forgotten.contains(id)))
+    }
+
+    fn read_what_can_be<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a SnapshotId>,
+    ) -> Result<History, RepoError> {
+        let mut history = History::default();
+        for id in ids {
             match self.read_snapshots(&[*id]) {
                 Ok(read) => history.snapshots.extend(read),
                 Err(error @ (RepoError::Open(_) | RepoError::Format(_))) => {
-                    let (object, problem) = (name::snapshot(*id), error.to_string());
-                    history.findings.push(Finding { object, problem });
+                    history.unreadable.insert(*id, error.to_string());
                 }
                 Err(error) => return Err(error),
             }
@@ -107,6 +124,12 @@ impl Repo {
             kept(self.memory.remember(LIST, seen.lines()))?;
         }
         Ok(findings)
+    }
+
+    /// All that this host remembers to have seen.
+    pub(super) fn remembered(&self) -> Result<BTreeSet<SnapshotId>, RepoError> {
+        let seen = Seen::parse(&self.memory.recall(LIST).map_err(RepoError::Scratch)?);
+        Ok(seen.snapshots.union(&seen.forgotten).copied().collect())
     }
 
     /// Remembers a snapshot that was just committed.

@@ -110,7 +110,11 @@ impl Repo {
         self.refresh()?;
         let shared = Shared::begin(self, compression, ctx)?;
         // Not before the session can be seen: a collection that begins from now on waits for it.
-        self.learn_collections()?;
+        if let Err(error) = self.learn_collections() {
+            // Nothing was written yet: nobody has to wait for this session.
+            self.backend.delete(&name::session(shared.id)).map_err(RepoError::from)?;
+            return Err(error.into());
+        }
         let result = thread::scope(|threads| {
             let (ended, end) = mpsc::channel();
             let alive = &shared;

@@ -1,10 +1,12 @@
-//! How much room chunks take: for `stats`.
+//! Every chunk that is stored: how much room it takes, for `stats`; and which may be nodes of trees,
+//! for those that nobody refers to any more.
 
+use super::chunks::Class;
 use super::error::RepoError;
 use super::format::name;
 use super::open::{Repo, segment_ids};
 use crate::hint::Failure;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, SnapshotId};
 
 /// A chunk, and what it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,5 +52,23 @@ impl Repo {
             }
         }
         Ok(())
+    }
+
+    /// Calls `each` for every chunk that may be a node, with the session that wrote the pack that it
+    /// is in; for one that is stored twice, twice.
+    pub fn node_chunks(
+        &self,
+        each: &mut dyn FnMut(SnapshotId, ChunkId) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut failure = None;
+        let walked = self.each_indexed_pack(&mut |pack| {
+            if pack.footer.class != Class::Node || failure.is_some() {
+                return Ok(());
+            }
+            let mut chunks = pack.footer.blocks.iter().flat_map(|block| &block.chunks);
+            failure = chunks.find_map(|chunk| each(pack.id.session, chunk.id).err());
+            Ok(())
+        });
+        failure.map_or_else(|| Ok(walked?), Err)
     }
 }

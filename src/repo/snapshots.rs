@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 
 use super::error::RepoError;
-use super::format::{FormatError, name};
+use super::format::{FormatError, codec, name};
 use super::open::Repo;
+use super::session::SessionRecord;
 use crate::crypto::ObjectKind;
 use crate::id::SnapshotId;
+use crate::time::Timestamp;
 
 /// A committed snapshot.
 #[derive(Debug, Clone)]
@@ -35,14 +37,6 @@ impl Repo {
         let Listed { valid, forgotten, .. } = self.list_snapshots()?;
         let shown: Vec<_> = valid.into_iter().filter(|id| !forgotten.contains(id)).collect();
         self.read_snapshots(&shown)
-    }
-
-    /// The snapshots that were forgotten and can still come back.
-    pub fn forgotten_snapshots(&self) -> Result<Vec<StoredSnapshot>, RepoError> {
-        self.learn_collections()?;
-        let Listed { valid, forgotten, .. } = self.list_snapshots()?;
-        let hidden: Vec<_> = valid.into_iter().filter(|id| forgotten.contains(id)).collect();
-        self.read_snapshots(&hidden)
     }
 
     /// Those that a collection has taken up are none any more.
@@ -82,6 +76,19 @@ impl Repo {
             }
         }
         Ok(snapshots)
+    }
+
+    /// When a session began, by the clock of who wrote it; none where nobody knows any more.
+    pub fn session_started(&self, id: SnapshotId) -> Result<Option<Timestamp>, RepoError> {
+        let name = name::session(id);
+        let object = match self.backend.get(&name) {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let record = self.sealer.open_object(ObjectKind::Session, &name, &object);
+        let record = record.ok().and_then(|b| codec::decode::<SessionRecord>("session", &b).ok());
+        Ok(record.map(|record| record.started))
     }
 
     /// Hides a snapshot: nobody finds it any more, and a later collection may remove what only it

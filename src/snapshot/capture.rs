@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::counts::{Collector, Counts};
 use super::manifest::{Later, Manifest, Reason, SourceRecord};
 use super::opened::{self, ParentSource, Snapshot, TreeRecord};
+use super::path::source_path;
 use super::timeline::{Filter, Timeline};
 use super::together::Together;
 use crate::context::Context;
@@ -257,11 +258,6 @@ impl Watch<'_> {
     }
 }
 
-pub(super) fn path(kind: Kind, name: &str) -> String {
-    let separator = if name.is_empty() { "" } else { "/" };
-    format!("/{}{separator}{name}", kind.as_str())
-}
-
 /// Captures every tree of a source that has begun its consistent read.
 pub(super) fn capture_trees(
     mut to: To<'_, '_>,
@@ -271,7 +267,7 @@ pub(super) fn capture_trees(
     ctx: &Context,
 ) -> Result<CapturedTrees, Failure> {
     let kind = source.kind();
-    let place = path(kind, source.name());
+    let place = source_path(kind, source.name());
     let To { reader, writer, compare, .. } = to;
     let shape = opened::shape(reader, kind)?;
     let mut sizes = match parent.filter(|_| kind == Kind::Database) {

@@ -39,7 +39,9 @@ fn mark(
     stored: &StoredSnapshot,
     each: &mut EachNeeded<'_>,
 ) -> Result<(), Failure> {
-    let manifest = Manifest::decode(&stored.manifest)?;
+    let manifest = Manifest::decode(&stored.manifest).map_err(|error| RepoError::Unsound {
+        problem: format!("snapshot {}: {error}", stored.id.short()),
+    })?;
     let snapshot = Snapshot { repo: Arc::clone(repo), id: stored.id, manifest };
     for source in &snapshot.manifest.sources {
         for catalogue in [source.catalogue, source.help] {

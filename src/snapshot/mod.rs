@@ -9,6 +9,7 @@ mod copy;
 mod counts;
 mod derive;
 mod diff;
+mod erase;
 mod find;
 mod freshness;
 mod history;
@@ -16,7 +17,9 @@ mod manifest;
 mod opened;
 mod past;
 mod path;
+mod recover;
 mod references;
+mod repair;
 mod restore;
 mod retention;
 mod rewrite;
@@ -24,6 +27,7 @@ mod scope;
 mod stats;
 mod timeline;
 mod together;
+mod without;
 
 pub use anonymise::{AnonymiseError, Rule, Rules, anonymise};
 pub use capture::{CaptureOptions, Captured, Held, Mode, Parent, capture, capture_held};
@@ -33,6 +37,7 @@ pub use copy::{Copier, CopyError};
 pub use counts::{Counts, Tally};
 pub use derive::{Apply, EditTree, derive};
 pub use diff::{DiffItem, diff};
+pub use erase::{Erased, Eraser, Unwanted};
 pub use find::{Finder, Found};
 pub use freshness::{Freshness, freshness};
 pub use history::{Step, history};
@@ -41,8 +46,10 @@ pub use manifest::{
 };
 pub use opened::{Snapshot, TreeRecord};
 pub use past::{Between, Until, between};
-pub use path::{PathError, Place, SnapshotPath};
+pub use path::{PathError, Paths, Place, SnapshotPath, source_path, tree_path};
+pub use recover::{Recovered, recover};
 pub use references::{Extent, FileColumn, Loose, References, references};
+pub use repair::{Doing, Lost, Repaired, Repairs, repair_snapshots};
 pub use restore::{
     Condition, ConditionError, Conflict, Destination, Follow, Kept, KeyRange, Overwrite, Pin,
     PinnedWith, Planned, RecordRules, Relatives, RestoreError, Restored, Selection, Stays,

@@ -18,7 +18,7 @@ use crate::tree::{self, Change, Changes, Content, Shape, Tree, TreeParams, Value
 const HEADER: &[u8] = b"\0";
 /// First byte of the keys of trees in a catalogue, and of aids in that of what helps; the tree's
 /// name follows.
-const TREE: u8 = 1;
+pub(super) const TREE: u8 = 1;
 /// First byte of the keys of notes in the catalogue of what helps; the note's name follows.
 const NOTE: u8 = 2;
 

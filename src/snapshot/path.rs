@@ -5,7 +5,7 @@ use super::manifest::SourceRecord;
 use super::opened::{Snapshot, TreeRecord};
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::source::record::TableHeader;
-use crate::source::{Kind, key, parse_key};
+use crate::source::{Kind, TreeInfo, display_key, key, parse_key};
 
 /// A snapshot and, perhaps, a path in it, not yet looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,55 @@ impl Snapshot {
             .map(|source| format!("/{}/{}", source.kind.as_str(), source.name))
             .collect();
         PathError { path: path.to_owned(), there }.into()
+    }
+}
+
+/// The path of a source. The configuration has no name of its own.
+pub fn source_path(kind: Kind, name: &str) -> String {
+    match name {
+        "" => format!("/{}", kind.as_str()),
+        name => format!("/{}/{name}", kind.as_str()),
+    }
+}
+
+/// The path of a tree: that of the source for files, with the table for a database.
+pub fn tree_path(kind: Kind, source: &str, tree: &str) -> String {
+    match tree {
+        "" => source_path(kind, source),
+        tree => format!("{}/{tree}", source_path(kind, source)),
+    }
+}
+
+/// Writes the paths of the entries of one tree.
+#[derive(Debug)]
+pub struct Paths {
+    tree: String,
+    /// The table, where it is one.
+    pub header: Option<TableHeader>,
+}
+
+impl Paths {
+    /// For the entries of this tree.
+    pub fn new(kind: Kind, source: &str, tree: &TreeInfo) -> Result<Self, Failure> {
+        let header = match kind {
+            Kind::Database => Some(TableHeader::from_json(&tree.header)?),
+            Kind::Storage | Kind::Configuration => None,
+        };
+        Ok(Self { tree: tree_path(kind, source, &tree.name), header })
+    }
+
+    /// The path of the tree.
+    pub fn tree(&self) -> &str {
+        &self.tree
+    }
+
+    /// The path of an entry.
+    pub fn of(&self, key: &[u8]) -> Result<String, Failure> {
+        match &self.header {
+            Some(header) => Ok(format!("{}/{}", self.tree, key::format_key(header, key)?)),
+            None if key.is_empty() => Ok(self.tree.clone()),
+            None => Ok(format!("{}/{}", self.tree, display_key(key))),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::manifest::{Manifest, Protection};
-use super::timeline::SelectError;
+use super::timeline::{Filter, SelectError, Timeline};
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::id::SnapshotId;
@@ -31,29 +31,23 @@ pub fn undelete(
     ctx: &Context,
 ) -> Result<(SnapshotId, SnapshotId), Failure> {
     let prefix = text.to_ascii_lowercase();
-    let shown = repo.snapshots()?;
-    let stands_for = |id: SnapshotId| -> Result<bool, Failure> {
-        for snapshot in &shown {
-            if Manifest::decode(&snapshot.manifest)?.later.original == Some(id) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    let shown = Timeline::load(repo)?;
+    let stands_for = |id: SnapshotId| {
+        shown.iter(&Filter::default()).any(|(_, shown)| shown.later.original == Some(id))
     };
-    let mut found = Vec::new();
-    for snapshot in repo.forgotten_snapshots()? {
-        if !prefix.is_empty() && snapshot.id.to_string().starts_with(&prefix) {
-            found.push((snapshot.id, Manifest::decode(&snapshot.manifest)?));
-        }
-    }
-    let [(id, manifest)] = &found[..] else {
+    let forgotten = Timeline::forgotten(repo)?;
+    let is_meant = |(id, _): &&(SnapshotId, Manifest)| {
+        !prefix.is_empty() && id.to_string().starts_with(&prefix)
+    };
+    let found: Vec<_> = forgotten.iter(&Filter::default()).filter(is_meant).collect();
+    let [(id, manifest)] = found[..] else {
         let text = text.to_owned();
         return Err(match found.len() {
             0 => SelectError::NotForgotten { text }.into(),
             _ => SelectError::Ambiguous { text }.into(),
         });
     };
-    if stands_for(manifest.later.original.unwrap_or(*id))? {
+    if stands_for(manifest.later.original.unwrap_or(*id)) {
         return Err(SelectError::StillThere { id: *id }.into());
     }
     let tags = manifest.tags.clone();

@@ -1,9 +1,12 @@
 //! The timeline: all snapshots in the order of their times, and how one is chosen.
 
+use std::collections::BTreeMap;
+
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::id::SnapshotId;
-use crate::repo::{Finding, Repo, StoredSnapshot};
+use crate::repo::format::name;
+use crate::repo::{Finding, History, Repo, StoredSnapshot};
 use crate::report::Event;
 use crate::time::{Timestamp, parse_time};
 
@@ -13,6 +16,7 @@ use super::manifest::{Later, Manifest, Reason};
 #[derive(Debug, Clone, Default)]
 pub struct Timeline {
     snapshots: Vec<(SnapshotId, Manifest)>,
+    unreadable: BTreeMap<SnapshotId, String>,
     findings: Vec<Finding>,
 }
 
@@ -41,14 +45,17 @@ impl Filter {
 impl Timeline {
     /// Reads all snapshots. Those that are damaged or missing are [`Self::findings`].
     pub fn load(repo: &Repo) -> Result<Self, Failure> {
-        let history = repo.history()?;
-        let timeline = Self::of(history.snapshots)?;
-        Ok(Self { findings: history.findings, ..timeline })
+        Ok(Self::of(repo.history()?))
     }
 
     /// What is wrong with the snapshots that it does not hold.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// Snapshots that are there and cannot be read, with why.
+    pub const fn unreadable(&self) -> &BTreeMap<SnapshotId, String> {
+        &self.unreadable
     }
 
     /// Tells what is wrong with the snapshots that it does not hold: what `latest` means may not be
@@ -61,16 +68,24 @@ impl Timeline {
 
     /// Reads the snapshots that were forgotten and can be brought back.
     pub fn forgotten(repo: &Repo) -> Result<Self, Failure> {
-        Self::of(repo.forgotten_snapshots()?)
+        Ok(Self::of(repo.forgotten()?))
     }
 
-    fn of(stored: Vec<StoredSnapshot>) -> Result<Self, Failure> {
-        let mut snapshots = stored
-            .into_iter()
-            .map(|stored| Ok((stored.id, Manifest::decode(&stored.manifest)?)))
-            .collect::<Result<Vec<_>, Failure>>()?;
+    fn of(history: History) -> Self {
+        let History { snapshots: stored, mut unreadable, mut findings } = history;
+        let mut snapshots = Vec::with_capacity(stored.len());
+        for StoredSnapshot { id, manifest } in stored {
+            match Manifest::decode(&manifest) {
+                Ok(manifest) => snapshots.push((id, manifest)),
+                Err(error) => drop(unreadable.insert(id, error.to_string())),
+            }
+        }
         snapshots.sort_by_key(|(id, manifest)| (manifest.time, *id));
-        Ok(Self { snapshots, findings: Vec::new() })
+        findings.extend(unreadable.iter().map(|(id, problem)| Finding {
+            object: name::snapshot(*id),
+            problem: problem.clone(),
+        }));
+        Self { snapshots, unreadable, findings }
     }
 
     /// The snapshots that a filter admits, oldest first.

@@ -12,6 +12,7 @@ use super::capture::{self, CapturedTrees, Held, To, Watch};
 use super::counts::Collector;
 use super::manifest::{Instant, SourceRecord};
 use super::opened::{self, Snapshot};
+use super::path::source_path;
 use crate::context::Context;
 use crate::hint::Failure;
 use crate::repo::{ChunkWriter, Repo};
@@ -117,7 +118,7 @@ impl Together<'_> {
     }
 
     fn describe(&self, source: &mut dyn Source) -> Result<Description, Failure> {
-        self.collector.enter(capture::path(source.kind(), source.name()));
+        self.collector.enter(source_path(source.kind(), source.name()));
         let parent = opened::parent_source(self.parent, source);
         let known = parent.as_ref().map(|parent| parent as &dyn source::Parent);
         source.begin(known, self.ctx)
@@ -140,7 +141,7 @@ impl Together<'_> {
     ) -> Result<SourceRecord, Failure> {
         let Self { reader, writer, collector, compare, ctx, .. } = *self;
         let before = collector.bytes();
-        collector.enter(capture::path(source.kind(), source.name()));
+        collector.enter(source_path(source.kind(), source.name()));
         let parent = opened::parent_source(self.parent, source);
         let mut watch = Watch::new(collector);
         let watched = (source.kind() != Kind::Database).then_some(&mut watch);

@@ -58,6 +58,15 @@ impl Kind {
     }
 }
 
+/// The kind of the source that a header is of, and a name for it, where nothing else is left to tell
+/// these; none if it is the header of no source.
+pub(crate) fn described(header: &[u8]) -> Option<(Kind, String)> {
+    if record::DatabaseHeader::from_json(header).is_ok() {
+        return Some((Kind::Database, "main".to_owned()));
+    }
+    files::described(header)
+}
+
 /// What a source is, as of the instant it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Description {

@@ -18,6 +18,7 @@ mod fetch;
 mod node;
 mod old;
 mod read;
+mod salvage;
 mod shape;
 mod stow;
 mod stream;
@@ -31,10 +32,11 @@ pub use diff::{Difference, Differences, diff, differences, differences_below};
 pub use edit::{Edited, Effect, Watch, build, edit, edit_watched};
 pub use error::TreeError;
 pub use fetch::{Basis, EachRun, Place, ReadAt, Sought, fetch};
-pub use read::{Entries, entries, get, nth, place, range, rank};
+pub use read::{Entries, entries, get, node_at, nth, place, range, rank};
+pub use salvage::{Salvaged, salvage};
 pub use shape::{Shape, TreeParams};
 pub use stream::{Stream, StreamReader, store};
-pub use walk::{Stats, Visit, stats, walk};
+pub use walk::{Stats, Visit, stats, walk, walk_content};
 
 use crate::id::ChunkId;
 

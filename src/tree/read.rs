@@ -96,6 +96,14 @@ pub fn nth(
     Ok((at < node.len()).then(|| (node.key(at).to_vec(), node.value(at))))
 }
 
+/// A chunk as a node: what is in and below it, as a tree of its own, and the nodes right below it.
+pub fn node_at(reader: &dyn ChunkReader, id: ChunkId) -> Result<(Tree, Vec<ChunkId>), TreeError> {
+    let node = Node::decode(id, reader.read_chunk(&id)?)?;
+    let children = if node.level() > 0 { node.len() } else { 0 };
+    let children = (0..children).map(|at| node.child(at).id).collect();
+    Ok((Tree { root: id, entries: node.entries() }, children))
+}
+
 /// The entries whose keys begin with `prefix`, as puts in order. An empty prefix means all.
 pub fn range<'a>(reader: &'a dyn ChunkReader, tree: Tree, prefix: &[u8]) -> Changes<'a> {
     Box::new(entries(reader, tree, &[], prefix).map(|entry| {

@@ -2,6 +2,7 @@
 //! is still in use.
 
 use super::Tree;
+use super::change::Content;
 use super::error::TreeError;
 use super::node::Node;
 use super::stream::{Stream, pieces};
@@ -58,6 +59,18 @@ pub fn walk(reader: &dyn ChunkReader, tree: Tree, visit: &mut dyn FnMut(Visit<'_
                 Err(error) => drop(visit(Visit::Broken { key: node.key(entry), error })),
             }
         }
+    }
+}
+
+/// Visits every chunk that the content of one entry needs, in the same way.
+pub fn walk_content(
+    reader: &dyn ChunkReader,
+    content: &Content,
+    key: &[u8],
+    visit: &mut dyn FnMut(Visit<'_>) -> bool,
+) {
+    if let Content::Stored(stream) = content {
+        walk_stream(reader, *stream, key, visit);
     }
 }
 

@@ -37,6 +37,17 @@ fn compaction() -> World {
     World { collectors: 1, with, ..two_collectors() }
 }
 
+/// A snapshot that cannot be read at times, beside a writer and two collectors.
+fn unreadable() -> World {
+    World { with: With { damage: true, ..With::default() }, ..two_collectors() }
+}
+
+/// Collections of which nobody can read any more what they removed, beside writers that come later.
+fn replaced() -> World {
+    let with = With { replace: true, late: true, ..With::default() };
+    World { writers: 2, collectors: 1, wants: [A, A | C], with, ..two_collectors() }
+}
+
 /// Chunks that are stored as differences to each other.
 fn differences() -> World {
     let with = With { delta: true, ..With::default() };
@@ -115,10 +126,28 @@ fn differences_keep_their_bases() {
     holds("differences", &differences(), 2_000_000);
 }
 
+#[test]
+fn a_snapshot_that_cannot_be_read_at_times_loses_nothing_and_is_got_rid_of() {
+    holds("unreadable", &unreadable(), 2_000_000);
+}
+
+#[test]
+fn replaced_collections_lose_nothing() {
+    holds("replaced", &replaced(), 2_000_000);
+}
+
 /// What is too much to explore is gone through at random, from the beginning to the end.
 #[test]
 fn everything_at_once_loses_nothing_at_random() {
-    let with = With { parent: true, delta: true, late: true, compaction: true, reader: true };
+    let with = With {
+        parent: true,
+        delta: true,
+        late: true,
+        compaction: true,
+        reader: true,
+        damage: true,
+        replace: true,
+    };
     let packs = [(A | B, 0), (0, C)];
     let (wants, snapshots) = ([A | B, C], [A | C, B]);
     let world = World { collectors: 2, wants, packs, snapshots, with, ..differences() };
@@ -167,7 +196,13 @@ fn every_broken_rule_is_noticed() {
     let late = World { writers: 1, wants: [C, 0], ..two_writers() };
     let compaction = World { rounds: 1, ..compaction() };
     let one_round = World { rounds: 1, ..differences() };
+    let damage = World { with: With { damage: true, ..With::default() }, ..simple.clone() };
     for (world, broken) in [
+        (&replaced(), Break::OldViews),
+        (&replaced(), Break::ReplaceBesideWriters),
+        (&replaced(), Break::ReplaceBesideCollector),
+        (&damage, Break::UnreadableNeedsNothing),
+        (&damage, Break::ForgottenNeedsNothing),
         (&simple, Break::ListBeforeSession),
         (&simple, Break::DedupAgainstCondemned),
         (&simple, Break::NoWaiting),
@@ -196,6 +231,13 @@ fn a_collection_that_dies_at_any_call_loses_nothing_and_is_finished_by_the_next(
     let (calls, happened) = simulation::dies_at_every_call();
     println!("died at each of {calls} calls: {happened:?}");
     assert!(calls > 40 && happened.deleted > 0 && happened.copied > 0);
+}
+
+#[test]
+fn a_collection_that_nobody_can_read_any_more_is_replaced_and_nothing_is_lost() {
+    let replaced = simulation::is_lost_after_every_call();
+    println!("replaced after each of {replaced} calls");
+    assert!(replaced > 20);
 }
 
 /// `COEVAL_SCHEDULES=100000` for as many as a release deserves.

@@ -56,6 +56,16 @@ pub enum Break {
     HeldWithoutBase,
     /// The collector does not keep the bases of what it keeps.
     NoPin,
+    /// The collector takes a snapshot that it cannot read for one that needs nothing.
+    UnreadableNeedsNothing,
+    /// The same, once it is forgotten, though the collection does not say so.
+    ForgottenNeedsNothing,
+    /// After a collection was replaced, old views of the index are still used.
+    OldViews,
+    /// A collection is replaced while writers that do not know of that are at work.
+    ReplaceBesideWriters,
+    /// A collection is replaced while a collector is at work on it.
+    ReplaceBesideCollector,
 }
 
 /// What a run explores.
@@ -88,6 +98,10 @@ pub struct With {
     pub compaction: bool,
     /// Someone lists the snapshots.
     pub reader: bool,
+    /// The first snapshot cannot be read at times.
+    pub damage: bool,
+    /// Collections are replaced of which nobody knows any more what they removed.
+    pub replace: bool,
 }
 
 fn writer_pack(writer: usize) -> usize {
@@ -240,6 +254,7 @@ impl World {
                 me.sessions = 0;
                 CollectorAt::Decided
             }
+            CollectorAt::Listing if !self.can_mark(state, &me) => return false,
             CollectorAt::Decided | CollectorAt::Listing => self.mark(state, &mut me),
             CollectorAt::Marked => {
                 if state.collections[round].done {
@@ -271,6 +286,65 @@ impl World {
         true
     }
 
+    /// Whether every snapshot can be read whose needs must be known.
+    fn can_mark(&self, state: &State, me: &Collector) -> bool {
+        let needed = me.committed & 0xff & !me.forgotten;
+        let passed_over = match self.broken {
+            Break::UnreadableNeedsNothing => state.unreadable,
+            Break::ForgottenNeedsNothing => state.tombstones,
+            _ => 0,
+        };
+        needed & state.unreadable & !passed_over == 0
+    }
+
+    /// Whether nobody is at work who knows what is lost.
+    fn can_replace(&self, state: &State) -> bool {
+        let undecided = |n: &usize| {
+            let at = state.writers[*n].at;
+            let session = FIRST_WRITER + n;
+            let is_over = matches!(at, WriterAt::Succeeded | WriterAt::Failed);
+            at != WriterAt::Start && !is_over && state.snapshots[session] == Stored::Nothing
+        };
+        self.with.replace
+            && state.begun > 0
+            && (self.is(Break::ReplaceBesideWriters)
+                || (0..self.writers).filter(undecided).count() == 0)
+    }
+
+    /// Replaces all collections. Collectors in the middle of one never move again; another begins.
+    fn replace(&self, state: &mut State) {
+        let indexed = state.indexed();
+        let gone = indexed & !state.present();
+        let begun = usize::from(state.begun);
+        for round in 0..begun {
+            let is_open = !state.collections[round].done;
+            let forgotten = if is_open { state.tombstones } else { 0 };
+            state.collections[round] = Collection { condemned: gone, forgotten, done: true };
+            for session in members(forgotten) {
+                state.sessions &= !(1 << session);
+                state.snapshots[session] = Stored::Nothing;
+                state.tombstones &= !(1 << session);
+            }
+        }
+        if !self.is(Break::ReplaceBesideCollector) {
+            let at = if begun < self.rounds { CollectorAt::Start } else { CollectorAt::Finished };
+            state.collectors = [Collector { at, ..Collector::default() }; 2];
+        }
+        if !self.is(Break::OldViews) {
+            state.named = indexed & !gone;
+        }
+        state.replaced = true;
+    }
+
+    /// Finishes a collection without asking who needs what: all that can be read stays.
+    fn salvage(&self, state: &mut State, number: usize) {
+        let mut me = state.collectors[number];
+        me.at = self.mark(state, &mut me);
+        me.live = CHUNKS.iter().sum();
+        state.collectors[number] = me;
+        state.salvaged = true;
+    }
+
     /// One of the two listings of the marking; what is live is known after the second.
     fn mark(&self, state: &State, me: &mut Collector) -> CollectorAt {
         let sessions_first = self.is(Break::MarkSessionsFirst);
@@ -289,7 +363,7 @@ impl World {
         let (committed, aborted) = (listed & 0xff, listed >> 8);
         let valid = committed & sessions & !me.forgotten;
         // A manifest that has gone since belongs to a snapshot that another collector removes.
-        me.live = members(valid).fold(0, |live, n| match state.snapshots[n] {
+        me.live = members(valid & !state.unreadable).fold(0, |live, n| match state.snapshots[n] {
             Stored::Committed(chunks) => live | chunks,
             _ => live,
         });
@@ -497,6 +571,9 @@ impl Model for World {
         for n in 0..self.collectors {
             steps.push(Step::Collect(n));
             let me = &state.collectors[n];
+            if self.with.damage && me.at == CollectorAt::Listing {
+                steps.push(Step::Salvage(n));
+            }
             let idle = state.begun().all(|c| c.done) || self.is(Break::NextBeforeDone);
             if me.at == CollectorAt::Start && idle && usize::from(state.begun) < self.rounds {
                 let packs = state.present() & !state.condemned();
@@ -513,6 +590,12 @@ impl Model for World {
                         .map(|session| Step::Abort { collector: n, session }),
                 );
             }
+        }
+        if self.with.damage && state.snapshots[T0] != Stored::Nothing {
+            steps.push(Step::Damage);
+        }
+        if self.can_replace(state) {
+            steps.push(Step::Replace);
         }
         if self.with.compaction {
             steps.push(Step::Compact);
@@ -548,6 +631,18 @@ impl Model for World {
                 true
             }
             Step::Collect(n) => self.collect(&mut state, n),
+            Step::Damage => {
+                state.unreadable ^= 1 << T0;
+                true
+            }
+            Step::Replace => {
+                self.replace(&mut state);
+                true
+            }
+            Step::Salvage(n) => {
+                self.salvage(&mut state, n);
+                true
+            }
             Step::Choose { collector, condemned } => {
                 let (round, forgotten) = (state.begun, state.tombstones);
                 let at = CollectorAt::Chosen;
@@ -567,7 +662,7 @@ impl Model for World {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let mut properties = vec![
             Property::always("no committed snapshot loses a chunk", |_: &Self, state: &State| {
                 members(state.committed() & state.sessions & !state.forgotten())
                     .all(|session| state.is_whole(session))
@@ -604,6 +699,31 @@ impl Model for World {
                         && state.writers.iter().any(|w| w.at == WriterAt::Succeeded)
                 },
             ),
-        ]
+        ];
+        if self.with.replace {
+            properties.push(Property::sometimes(
+                "a writer succeeds after a collection was replaced",
+                |_: &Self, state: &State| {
+                    state.replaced && state.writers.iter().any(|w| w.at == WriterAt::Succeeded)
+                },
+            ));
+        }
+        if self.with.damage {
+            properties.push(Property::sometimes(
+                "a collection finishes that does not know what is needed",
+                |_: &Self, state: &State| {
+                    state.salvaged
+                        && state.unreadable & !state.forgotten() != 0
+                        && state.begun().any(|collection| collection.done)
+                },
+            ));
+            properties.push(Property::sometimes(
+                "what cannot be read is removed once it is forgotten",
+                |_: &Self, state: &State| {
+                    !state.salvaged && state.unreadable & state.finished_snapshots() != 0
+                },
+            ));
+        }
+        properties
     }
 }

@@ -297,6 +297,44 @@ fn act(
     }
 }
 
+/// A collection that dies at every call in turn, of which nobody can read afterwards what it removes.
+pub fn is_lost_after_every_call() -> u64 {
+    let (mut replaced, mut at) = (0, 0);
+    loop {
+        let world = World::new();
+        let (_cache, repo) = world.open_plainly();
+        let ids: Vec<_> = (0..4)
+            .map(|n| world.write(&repo, &[n, n + 1, n + 2, 10 + n]).expect("it commits"))
+            .collect();
+        for id in &ids[..2] {
+            world.forget(&repo, *id).expect("forgotten");
+        }
+        let dying = Faulty::new(Arc::clone(&world.store), Faults::none().dead_from(at));
+        let first = world.open(Arc::new(dying)).and_then(|(_cache, repo)| collect(&repo));
+        if world.store.list("gc/").expect("a list").iter().any(|entry| entry.name == "gc/1") {
+            world.store.delete("gc/1").expect("deleted");
+            world.store.create("gc/1", b"what nobody can read").expect("created");
+            assert!(world.write(&repo, &[0]).is_err(), "nobody knows what it must not refer to");
+            let (_other_cache, other) = world.open_plainly();
+            let done = other.repair_collections(&BTreeSet::new(), Writers::GiveUp, &Context::new());
+            assert_eq!(done.expect("repaired").into_iter().collect::<Vec<_>>(), [1]);
+            replaced += 1;
+        }
+        let what = format!("lost after call {at}");
+        world.assert_whole(&what);
+        // One that looked before stores what was removed, or was going to be.
+        world.write(&repo, &[0, 1, 2, 10]).expect("a backup is not kept from its work");
+        world.assert_whole(&what);
+        let (_other_cache, other) = world.open_plainly();
+        collect(&other).expect("it goes on");
+        world.assert_whole(&what);
+        if first.is_ok() {
+            return replaced;
+        }
+        at += 1;
+    }
+}
+
 /// A collection that dies at every call in turn, and the next one.
 pub fn dies_at_every_call() -> (u64, Happened) {
     let mut happened = Happened::default();

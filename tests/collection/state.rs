@@ -146,6 +146,8 @@ pub struct State {
     pub sessions: Set,
     pub snapshots: [Stored; SESSIONS],
     pub tombstones: Set,
+    /// Snapshots whose manifest cannot be read, for now.
+    pub unreadable: Set,
     pub packs: [Pack; PACKS],
     /// What each segment names.
     pub segments: [Set; SEGMENTS],
@@ -161,6 +163,8 @@ pub struct State {
     pub copied: bool,
     pub aborted: bool,
     pub lost_source: bool,
+    pub salvaged: bool,
+    pub replaced: bool,
 }
 
 /// One store operation, or a decision of a process.
@@ -178,6 +182,12 @@ pub enum Step {
     LatePack(usize),
     LateSnapshot(usize),
     Collect(usize),
+    /// The manifest of the first snapshot cannot be read any more, or can again.
+    Damage,
+    /// A collector that cannot know what is needed keeps all that can be read.
+    Salvage(usize),
+    /// What collections removed cannot be read any more, and others take their place.
+    Replace,
     Choose {
         collector: usize,
         condemned: Set,
@@ -224,6 +234,16 @@ impl State {
 
     pub fn finished(&self) -> Set {
         self.begun().filter(|c| c.done).fold(0, |set, c| set | c.condemned)
+    }
+
+    /// All packs that segments name.
+    pub fn indexed(&self) -> Set {
+        self.segments.iter().fold(0, |set, segment| set | segment) & !MERGED
+    }
+
+    /// Snapshots that finished collections have removed.
+    pub fn finished_snapshots(&self) -> Set {
+        self.begun().filter(|c| c.done).fold(0, |set, c| set | c.forgotten)
     }
 
     pub fn forgotten(&self) -> Set {

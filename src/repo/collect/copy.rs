@@ -92,7 +92,7 @@ impl Repo {
     }
 
     /// Calls `each` for every pack that a segment names, perhaps more than once.
-    pub(super) fn each_indexed_pack(
+    pub(in crate::repo) fn each_indexed_pack(
         &self,
         each: &mut dyn FnMut(PackRecord) -> Result<(), RepoError>,
     ) -> Result<(), RepoError> {

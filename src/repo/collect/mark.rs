@@ -52,7 +52,7 @@ impl Repo {
         for id in news {
             ctx.check_cancelled()?;
             // One that has gone is being removed by another collector, which a listing shows.
-            for snapshot in self.read_snapshots(&[id])? {
+            for snapshot in self.read_snapshots(&[id]).map_err(|error| unreadable(id, error))? {
                 mark(&snapshot, &mut |needed| match needed {
                     Needed::Content(id) => live.chunks.insert(id),
                     Needed::Node(id) => {
@@ -65,5 +65,15 @@ impl Repo {
             ctx.report(crate::report::Event::Progress { items: 1, bytes: 0 });
         }
         Ok(())
+    }
+}
+
+/// Nobody knows what a snapshot needs that cannot be read.
+fn unreadable(id: SnapshotId, error: RepoError) -> RepoError {
+    match error {
+        RepoError::Open(_) | RepoError::Format(_) => {
+            RepoError::Unsound { problem: format!("snapshot {}: {error}", id.short()) }
+        }
+        error => error,
     }
 }

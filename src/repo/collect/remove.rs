@@ -76,7 +76,7 @@ impl Repo {
 
     /// Waits until everybody who is at work has committed or never will. Returns how many were
     /// given up.
-    pub(super) fn settle(&self, writers: Writers, ctx: &Context) -> Result<u64, Failure> {
+    pub(in crate::repo) fn settle(&self, writers: Writers, ctx: &Context) -> Result<u64, Failure> {
         let mut undecided = self.open_sessions()?;
         let mut given_up = 0;
         let mut waited = Duration::ZERO;

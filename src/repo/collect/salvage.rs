@@ -69,6 +69,13 @@ impl Repo {
         }
     }
 
+    /// Finishes a collection that was begun before a snapshot turned out to be damaged, and that
+    /// therefore nobody else finishes: it does not list the snapshot, so a collector would have to
+    /// know what it needs. Here all that can be read is kept, whoever needs it.
+    pub fn finish_repair(&self, writers: Writers, ctx: &Context) -> Result<Salvaged, Failure> {
+        self.repair_packs(&BTreeSet::new(), writers, ctx)
+    }
+
     fn finish_salvaging(
         &self,
         number: u64,

@@ -73,6 +73,11 @@ pub mod name {
         format!("{COLLECTIONS}{number}")
     }
 
+    /// What counts in the place of the collection of this number, whose own content is lost.
+    pub fn collection_replaced(number: u64) -> String {
+        format!("{COLLECTIONS}{number}.replaced")
+    }
+
     /// `gc/<number>.done`
     pub fn collection_done(number: u64) -> String {
         format!("{COLLECTIONS}{number}.done")

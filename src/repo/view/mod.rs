@@ -44,6 +44,15 @@ pub(super) struct View {
     taken: Mutex<Taken>,
 }
 
+/// What a collection removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removed {
+    /// The packs that it names.
+    These,
+    /// Others too, and nobody knows which.
+    Others,
+}
+
 /// What has been taken in so far; whoever holds it takes in.
 struct Taken {
     segments: HashSet<SegmentId>,
@@ -163,14 +172,20 @@ impl View {
     }
 
     /// Leaves out the packs that the collection of this number removed. If any of them is known,
-    /// everything is taken in again: a chunk that was in one of them may also be elsewhere.
-    pub(super) fn bury(&self, number: u64, packs: &[PackId]) -> Result<(), RepoError> {
+    /// everything is taken in again: a chunk that was in one of them may also be elsewhere. So it is
+    /// where nobody knows any more what the collection removed.
+    pub(super) fn bury(
+        &self,
+        number: u64,
+        packs: &[PackId],
+        removed: Removed,
+    ) -> Result<(), RepoError> {
         let mut taken = self.taken();
         let is_news = number > taken.buried;
         taken.dead.extend(packs);
         if is_news {
             taken.buried = number;
-            self.begin_anew_without(packs, taken)?;
+            self.begin_anew_without(packs, removed, taken)?;
         }
         Ok(())
     }
@@ -190,17 +205,22 @@ impl View {
     /// Leaves out a pack that turned out to be gone, though no finished collection removed it.
     pub(super) fn lose(&self, pack: PackId) -> Result<(), RepoError> {
         let mut taken = self.taken();
-        if taken.dead.insert(pack) { self.begin_anew_without(&[pack], taken) } else { Ok(()) }
+        if taken.dead.insert(pack) {
+            self.begin_anew_without(&[pack], Removed::These, taken)
+        } else {
+            Ok(())
+        }
     }
 
     fn begin_anew_without(
         &self,
         packs: &[PackId],
+        removed: Removed,
         mut taken: MutexGuard<'_, Taken>,
     ) -> Result<(), RepoError> {
         let packs: HashSet<&PackId> = packs.iter().collect();
         let first_valid = self.first_valid.load(Ordering::Acquire);
-        let mut is_known = false;
+        let mut is_known = removed == Removed::Others;
         for store in self.stores().filter(|_| !packs.is_empty()) {
             store.each_pack(&mut |number, id| {
                 is_known |= number >= first_valid && packs.contains(&id);

@@ -12,9 +12,10 @@ use crate::context::Context;
 use crate::hint::Failure;
 use crate::repo::Scratch;
 use crate::report::Event;
-use crate::snapshot::capture::{self, To};
+use crate::snapshot::capture::To;
 use crate::snapshot::manifest::SourceRecord;
 use crate::snapshot::opened::{self, Snapshot, TreeRecord};
+use crate::snapshot::path::source_path;
 use crate::source::record::DatabaseHeader;
 use crate::source::{
     Description, Extras, Fit, Kind, LARGE_OBJECTS, Owners, Plan, TreeInfo, large_objects,
@@ -69,7 +70,7 @@ impl<'s> Wanted<'s> {
         let scratch = snapshot.repo.scratch()?;
         if let Some(owners) = &destination.owners {
             if *owners == Owners::default() {
-                let item = capture::path(kind, &destination.name);
+                let item = source_path(kind, &destination.name);
                 let reason = "the snapshot has no names of owners: their numbers are restored";
                 ctx.report(Event::Skipped { item, reason: reason.to_owned() });
             }

@@ -325,6 +325,16 @@ impl Files {
     }
 }
 
+/// What a header of files says of their source: its kind, and the name of the directory.
+pub(super) fn described(header: &[u8]) -> Option<(Kind, String)> {
+    let header: Header = serde_json::from_slice(header).ok()?;
+    if matches!(header, Header::Configuration { .. }) {
+        return Some((Kind::Configuration, String::new()));
+    }
+    let name = header.root().file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    Some((Kind::Storage, name.unwrap_or_else(|| "files".to_owned())))
+}
+
 /// The header of a directory that was nowhere, as that of a package from elsewhere.
 pub(crate) fn directory_without_place() -> Result<Vec<u8>, FilesError> {
     let options = FilesOptions::default();
