@@ -147,6 +147,9 @@ struct Level {
     old: Option<OldNodes>,
     /// The old node that is being copied, and the first of its entries that is not yet.
     open: Option<(Rc<Node>, usize)>,
+    /// The old node that was opened last: what is written next takes its place, and after it has
+    /// been copied to its end, only what is written first.
+    replaced: Option<ChunkId>,
     /// Whether the level above still has to be told that the open node is gone.
     stale: bool,
     /// The first node of a level that may be the top one: there is no level above until there is
@@ -254,6 +257,7 @@ impl<'a> Editor<'a> {
             builder: Builder::new(number),
             old: old.map(|old| OldNodes::new(old, number)),
             open: None,
+            replaced: None,
             stale: false,
             first: None,
             written: None,
@@ -296,13 +300,14 @@ impl<'a> Editor<'a> {
     /// Opens the next old node: where the last cut is also an old one, the next that `key` can be
     /// in. Says whether there was one.
     fn open_next(&mut self, level: usize, key: Option<&[u8]>) -> Result<bool, TreeError> {
-        let (Some(old), Level { old: Some(nodes), builder, open, stale, .. }) =
+        let (Some(old), Level { old: Some(nodes), builder, open, replaced, stale, .. }) =
             (&self.old, &mut self.levels[level])
         else {
             return Ok(false);
         };
         let from = key.filter(|_| builder.is_empty());
         let Some(node) = nodes.next(old, from)? else { return Ok(false) };
+        *replaced = Some(node.id());
         (*open, *stale) = (Some((node, 0)), true);
         Ok(true)
     }
@@ -339,7 +344,9 @@ impl<'a> Editor<'a> {
     /// Writes the node that was built, and tells the level above of it.
     fn write_node(&mut self, level: usize) -> Result<(), TreeError> {
         let mut builder = std::mem::take(&mut self.levels[level].builder);
-        let id = self.writer.write_chunk(Class::Node, builder.finish())?;
+        let Level { open, replaced, .. } = &mut self.levels[level];
+        let predecessor = if open.is_some() { *replaced } else { replaced.take() };
+        let id = self.writer.write_successor(Class::Node, builder.finish(), predecessor)?;
         self.levels[level].written = Some((id, builder.only_child()));
         self.add_node(level, builder.last_key(), Child { id, entries: builder.entries() })?;
         builder.clear();

@@ -207,7 +207,7 @@ impl Lists<'_> {
     ) -> Result<Piece, RepoError> {
         #[expect(clippy::cast_possible_truncation, reason = "chunks are at most 16 MiB")]
         let length = bytes.len() as u32;
-        Ok(Piece { id: self.writer.write_known_chunk(class, bytes, known)?, length })
+        Ok(Piece { id: self.writer.write_successor(class, bytes, known)?, length })
     }
 
     /// Enters a chunk into the list of its depth.

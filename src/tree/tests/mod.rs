@@ -52,7 +52,7 @@ impl ChunkWriter for Counted {
         self.chunks.write_chunk(class, bytes)
     }
 
-    fn write_known_chunk(
+    fn write_successor(
         &self,
         class: Class,
         bytes: &[u8],
