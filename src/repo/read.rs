@@ -160,11 +160,7 @@ impl Repo {
     }
 
     /// A sealed block from the store.
-    pub(super) fn sealed(
-        &self,
-        pack: &PackInfo,
-        location: Location,
-    ) -> Result<Bytes, RepoError> {
+    pub(super) fn sealed(&self, pack: &PackInfo, location: Location) -> Result<Bytes, RepoError> {
         let start = u64::from(location.offset);
         let range = start..start + u64::from(location.length);
         match self.backend.get_range(&name::pack(pack.id), range) {
@@ -192,8 +188,7 @@ impl Repo {
         location: Location,
         get: impl FnOnce() -> Result<Vec<u8>, RepoError>,
     ) -> Result<Bytes, RepoError> {
-        self.blocks
-            .get_or_insert_with(&(location.pack, location.block), || get().map(Bytes::from))
+        self.blocks.get_or_insert_with(&(location.pack, location.block), || get().map(Bytes::from))
     }
 
     /// A decoded block, from the cache or from the sealed bytes that `sealed` gets. Threads that

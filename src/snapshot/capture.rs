@@ -10,7 +10,7 @@ use super::opened::{self, ParentSource, Snapshot, TreeRecord};
 use super::timeline::{Filter, Timeline};
 use super::together::Together;
 use crate::context::Context;
-use crate::hint::Failure;
+use crate::hint::{ErrorKind, Failure};
 use crate::id::SnapshotId;
 use crate::repo::{ChunkWriter, Compression, Repo, Written};
 use crate::report::{Event, Reporter};
@@ -320,7 +320,16 @@ pub(super) fn capture_trees(
                     whole.unwrap_or(tree)
                 }
                 None => {
-                    let tree = tree::edit(&**reader, writer, &shape, old, changes)?;
+                    let tree = match (old, parent) {
+                        (None, Some(parent)) => {
+                            let before = match parent.tree(&info.name) {
+                                Err(failure) if failure.kind() == ErrorKind::Damage => None,
+                                before => before?,
+                            };
+                            tree::build_after(&**reader, writer, &shape, before, changes)?
+                        }
+                        (old, _) => tree::edit(&**reader, writer, &shape, old, changes)?,
+                    };
                     sizes.insert(info.name.clone(), counted.get());
                     tree
                 }

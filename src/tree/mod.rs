@@ -21,6 +21,7 @@ mod read;
 mod shape;
 mod stow;
 mod stream;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -28,7 +29,7 @@ mod walk;
 pub use change::{Change, Changes, Content, Key, Outcome, Reading, Settled, Value};
 pub use compare::{Part, Side, compare};
 pub use diff::{Difference, Differences, diff, differences, differences_below};
-pub use edit::{Edited, Effect, Watch, build, edit, edit_watched};
+pub use edit::{Edited, Effect, Watch, build, build_after, edit, edit_watched};
 pub use error::TreeError;
 pub use fetch::{Basis, EachRun, Place, ReadAt, Sought, fetch};
 pub use read::{Entries, entries, get, nth, place, range, rank};

@@ -56,8 +56,7 @@ struct Held {
 impl Held {
     /// Adds a chunk that is stored whole, if it is needed and not held yet; says whether it was.
     fn insert_whole(&mut self, chunk: &ChunkEntry, live: &Live) -> Result<bool, RepoError> {
-        let is_new =
-            chunk.base.is_none() && live.needs(chunk)? && self.whole.insert(chunk.id)?;
+        let is_new = chunk.base.is_none() && live.needs(chunk)? && self.whole.insert(chunk.id)?;
         self.live += u64::from(is_new && live.chunks.contains(&chunk.id)?);
         Ok(is_new)
     }
@@ -95,14 +94,10 @@ impl Repo {
         self.pin_bases(live, &sources, ctx)?;
         let live = &*live;
         let mut held = Held::default();
-        self.each_staying_chunk(ctx, &mut |chunk| {
-            held.insert_whole(chunk, live).map(drop)
-        })?;
+        self.each_staying_chunk(ctx, &mut |chunk| held.insert_whole(chunk, live).map(drop))?;
         let mut copier = Copier::new(self)?;
         ctx.phase("copying what is needed", Some(sources.len() as u64));
-        copier.copy_packs(condemned, &sources, ctx, &mut |chunk| {
-            held.insert_whole(chunk, live)
-        })?;
+        copier.copy_packs(condemned, &sources, ctx, &mut |chunk| held.insert_whole(chunk, live))?;
         if !live.is_whole() {
             // Now it is known which bases there are.
             self.each_staying_chunk(ctx, &mut |chunk| {

@@ -134,9 +134,8 @@ impl Repo {
                 })?,
             }
             for record in &*known {
-                let mut choose = |chunk: &ChunkEntry| {
-                    Ok(chunk.base.is_none() && !held.contains(&chunk.id)?)
-                };
+                let mut choose =
+                    |chunk: &ChunkEntry| Ok(chunk.base.is_none() && !held.contains(&chunk.id)?);
                 let found = copier.salvage_pack(record, &mut choose, &mut salvaged.findings)?;
                 found.into_iter().try_for_each(|id| held.insert(id).map(drop))?;
             }

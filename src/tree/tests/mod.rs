@@ -1,5 +1,6 @@
 //! The promises of trees, over chunks in memory.
 
+mod after;
 mod compare;
 mod streams;
 
