@@ -15,14 +15,16 @@ GOALS = [
     ("tree", "growth", "next", 1.00),
     ("tree", "seconds", "next", 0.60),
     ("tree", "seconds", "restore", 0.80),
+    ("tree", "seconds", "structure", 0.80),
     ("tree", "seconds", "check", 0.80),
+    ("tree", "seconds", "collect", 0.80),
     ("fixture", "seconds", "first", 0.80),
     ("fixture", "growth", "next", 1.00),
     ("fixture", "seconds", "next", 0.80),
 ]
 UNCHANGED_BY_LIMIT = 1.5
 MEMORY_MIB = 256
-STEPS = "first unchanged next restore check".split()
+STEPS = "first unchanged next restore structure check collect".split()
 
 
 def read(path):

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Takes coeval and the peers that are installed through the same life of a repository, in one run:
-# a first backup, an unchanged one, the next version, a restore, a check of all data. Once with a tree
-# of files in two versions, if given, and once with a table's fixture as a plain file.
+# a first backup, an unchanged one, the next version, a restore, a check of structure and one of all
+# data, and forgetting and collecting all but the last. Once with a tree of files in two versions, if
+# given, and once with a table's fixture as a plain file.
 #   benches/peers.sh COEVAL [TREE_V1 TREE_V2]      peers looked for: restic rustic borg bupstash
 # ROWS=1500000 says how large the fixture is (742 MB), TMPDIR where 10 GB are free for all of it.
 # Every tool as it is by default, syncing as it does; the page cache is warm for all. What is restored
@@ -41,23 +42,32 @@ step() { # TOOL STEP
   case $1-$2 in
     coeval-init) rm -f "$COEVAL_KEY_FILE" && "$coeval" -q -r "$repo" init >/dev/null ;;
     coeval-restore) timed "$@" "$coeval" -q -r "$repo" restore latest --target "$out" ;;
+    coeval-structure) timed "$@" "$coeval" -q -r "$repo" check ;;
+    coeval-collect) timed "$@" bash -c "'$coeval' -q -r '$repo' forget --keep-last 1 --group-by '' && '$coeval' -q -r '$repo' prune --immediate" ;;
     coeval-check) timed "$@" "$coeval" -q -r "$repo" check --read-data ;;
     coeval-*) timed "$@" "$coeval" -q -r "$repo" backup "$work/live" ;;
     restic-init) restic -q -r "$repo" init ;;
     restic-restore) timed "$@" restic -q -r "$repo" restore latest --target "$out" ;;
+    restic-structure) timed "$@" restic -q -r "$repo" check ;;
+    restic-collect) timed "$@" restic -q -r "$repo" forget --keep-last 1 --group-by '' --prune ;;
     restic-check) timed "$@" restic -q -r "$repo" check --read-data ;;
     restic-*) timed "$@" restic -q -r "$repo" backup "$work/live" ;;
     rustic-init) "${quiet[@]}" init ;;
     rustic-restore) mkdir "$out" && timed "$@" "${quiet[@]}" restore latest "$out" ;;
+    rustic-structure) timed "$@" "${quiet[@]}" check ;;
+    rustic-collect) timed "$@" "${quiet[@]}" forget --keep-last 1 --group-by '' --prune --instant-delete ;;
     rustic-check) timed "$@" "${quiet[@]}" check --read-data ;;
     rustic-*) timed "$@" "${quiet[@]}" backup "$work/live" ;;
     borg-init) borg init -e repokey-blake2 "$repo" 2>/dev/null ;;
     borg-restore) mkdir "$out" && cd "$out" && timed "$@" borg extract "$repo::next" && cd / ;;
+    borg-structure) timed "$@" borg check "$repo" ;;
+    borg-collect) timed "$@" bash -c "borg prune --keep-last 1 '$repo' && borg compact '$repo'" ;;
     borg-check) timed "$@" borg check --verify-data "$repo" ;;
     borg-*) timed "$@" borg create -C zstd,3 "$repo::$2" "$work/live" ;;
     bupstash-init) rm -f "$BUPSTASH_KEY" && bupstash new-key -o "$BUPSTASH_KEY" && bupstash init -r "$repo" ;;
     bupstash-restore) mkdir "$out" && timed "$@" bupstash restore -r "$repo" --into "$out" name=next ;;
-    bupstash-check) ;; # it has none
+    bupstash-check | bupstash-structure) ;; # it has none
+    bupstash-collect) timed "$@" bash -c "bupstash rm -r '$repo' --allow-many name=first or name='unchanged*' && bupstash gc -r '$repo'" ;;
     bupstash-*) timed "$@" bupstash put -r "$repo" name="$2" "$work/live" ;;
     # No backup can do with less than to look at every file, and no restore than to write them.
     limit-unchanged?) timed "$@" find "$work/live" -printf %s ;;
@@ -73,7 +83,7 @@ life() { # WORKLOAD V1 V2
     # An unchanged backup is so short that the least of three says what it takes.
     for step in init first unchanged1 unchanged2 unchanged3; do step "$tool" $step; done
     lay "$3"
-    for step in next restore check; do step "$tool" $step; done
+    for step in next restore structure check collect; do step "$tool" $step; done
     # Each tool puts the files somewhere else below its output.
     restored=$(find "$work/out" -type d -exec test -e {}/"$(ls -A "$3" | head -1)" \; -print -quit)
     diff -r --no-dereference "$restored" "$3" >/dev/null || { echo "$tool restored something else" >&2; exit 1; }

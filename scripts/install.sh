@@ -4,7 +4,7 @@
 #   scripts/install.sh demo       the same, and python3-venv, sqlite3
 #   scripts/install.sh postgres   only a PostgreSQL server and its tools
 #   scripts/install.sh test       all of it, gnupg, git, and what files are tested with: rsync, setfacl,
-#                               bsdtar, fusermount3, file; and an S3 server, into the build cache
+#                               bsdtar, fusermount3, file; sftp-server, and an S3 server, into the build cache
 #   scripts/install.sh check      to build, and cargo-deny, built once into the build cache
 #   scripts/install.sh bench      to build, and what is measured against: restic, borg, PostgreSQL, pigz, GNU time
 #   scripts/install.sh peers      the same, and rustic and bupstash, built once into the build cache
@@ -15,7 +15,7 @@ case ${1:-} in
   build) wanted="cc c++ clang libclang" ;;
   demo) wanted="cc c++ clang libclang venv sqlite3" ;;
   postgres) wanted="postgres" ;;
-  test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl bsdtar fusermount3 file strace" ;;
+  test) wanted="cc c++ clang libclang venv sqlite3 gpg git postgres rsync setfacl bsdtar fusermount3 file strace sftp-server" ;;
   check) wanted="cc c++ clang libclang" ;;
   bench) wanted="cc c++ clang libclang python3 venv sqlite3 postgres restic borg rsync time pigz" ;;
   peers) wanted="cc c++ clang libclang python3 sqlite3 postgres restic borg rsync time pkg-config libsodium" ;;
@@ -33,6 +33,7 @@ have() {
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     postgres) command -v initdb >/dev/null || any_file /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb ;;
     fusermount3) [ "$(uname)" != Linux ] || command -v fusermount3 >/dev/null ;;
+    sftp-server) any_file /usr/lib{,exec}/{openssh/,ssh/,}sftp-server ;;
     time) [ -x /usr/bin/time ] ;;   # the shell has one of its own
     libsodium) pkg-config --exists libsodium 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
@@ -48,6 +49,9 @@ package() {
     apt-get:bsdtar) echo libarchive-tools ;;
     pacman:bsdtar | brew:bsdtar) echo libarchive ;;
     apt-get:fusermount3 | dnf:fusermount3 | pacman:fusermount3) echo fuse3 ;;
+    apt-get:sftp-server) echo openssh-sftp-server ;;
+    dnf:sftp-server) echo openssh-server ;;
+    pacman:sftp-server | brew:sftp-server) echo openssh ;;
     apt-get:venv) echo python3-venv ;;
     apt-get:gpg) echo gnupg ;;
     apt-get:postgres) echo postgresql postgresql-client ;;

@@ -55,7 +55,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("clap::", &["cli/"], "the command line is one way to use the library"),
     ("indicatif::", &["cli/"], "progress leaves the library as events"),
     ("sqlx::", &["source/"], "databases are sources"),
-    ("tokio::", &["source/", "backend/object/"], "the core is synchronous"),
+    ("tokio::", &["source/", "backend/remote/"], "the core is synchronous"),
     ("std::env", &["cli/"], "a library that reads the environment cannot be reasoned about"),
     ("SystemTime", &["time.rs"], "time comes from the context's clock"),
     ("Instant::now", &["time.rs"], "time comes from the context's clock"),

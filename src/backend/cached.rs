@@ -68,6 +68,10 @@ impl<B: Backend> Backend for Cached<B> {
         self.inner.create(name, data)
     }
 
+    fn create_cold(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        self.inner.create_cold(name, data)
+    }
+
     fn get(&self, name: &str) -> Result<Bytes, BackendError> {
         if KEPT.iter().any(|folder| name.starts_with(folder)) {
             self.kept(name, || self.inner.get(name))

@@ -109,8 +109,9 @@ impl Hint for BackendError {
             }
             BackendErrorKind::Damaged => "see what is affected with `coeval check --read-data`",
             BackendErrorKind::Unfit => {
-                "use a file system with hard links, such as ext4, XFS, Btrfs or ZFS, or an object \
-                 store with conditional puts (If-None-Match)"
+                "use a file system with hard links, such as ext4, XFS, Btrfs or ZFS, by SFTP on a \
+                 host with OpenSSH's server, or an object store with conditional puts \
+                 (If-None-Match)"
             }
             BackendErrorKind::Credentials => {
                 "check the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; \
@@ -123,8 +124,8 @@ impl Hint for BackendError {
             }
             BackendErrorKind::Clock => "set this machine's clock right and run the command again",
             BackendErrorKind::Unreachable => {
-                "check the network and the endpoint (AWS_ENDPOINT_URL) and run the command again: \
-                 what was committed is safe"
+                "check the network and the endpoint (AWS_ENDPOINT_URL; for sftp://, that `ssh HOST` \
+                 lets you in) and run the command again: what was committed is safe"
             }
             BackendErrorKind::NotFound
             | BackendErrorKind::BadName

@@ -181,6 +181,11 @@ impl<B: Backend> Backend for Faulty<B> {
         self.call(Verb::Create, name, data.len() as u64, make).map(|(created, _)| created)
     }
 
+    fn create_cold(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        let make = || self.inner.create_cold(name, data);
+        self.call(Verb::Create, name, data.len() as u64, make).map(|(created, _)| created)
+    }
+
     fn get(&self, name: &str) -> Result<Bytes, BackendError> {
         self.call(Verb::Get, name, 0, || self.inner.get(name)).map(spoil)
     }

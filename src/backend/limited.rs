@@ -36,6 +36,12 @@ impl<B: Backend> Limited<B> {
         }
     }
 
+    fn uploads(&self, data: &[u8]) {
+        if let Some(pace) = &self.upload {
+            pace.take(data.len());
+        }
+    }
+
     fn downloaded(&self, bytes: &Bytes) {
         if let Some(pace) = &self.download {
             pace.take(bytes.len());
@@ -45,10 +51,13 @@ impl<B: Backend> Limited<B> {
 
 impl<B: Backend> Backend for Limited<B> {
     fn create(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
-        if let Some(pace) = &self.upload {
-            pace.take(data.len());
-        }
+        self.uploads(data);
         self.inner.create(name, data)
+    }
+
+    fn create_cold(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        self.uploads(data);
+        self.inner.create_cold(name, data)
     }
 
     fn get(&self, name: &str) -> Result<Bytes, BackendError> {

@@ -1,9 +1,9 @@
 //! Where objects are kept: a flat store with one primitive that two writers can meet at,
 //! **create-if-absent**. Objects never change, so there is no way to overwrite one.
 //!
-//! [`Local`] is a folder, `Objects` an object store, [`Memory`] serves tests and dry runs;
-//! [`Cached`] keeps a part of another backend on this host, [`Limited`] slows one down and [`Faulty`] breaks one by plan. All pass the same
-//! conformance suite.
+//! [`Local`] is a folder, `Sftp` one of another host, `Objects` an object store, [`Memory`] serves
+//! tests and dry runs; [`Cached`] keeps a part of another backend on this host, [`Limited`] slows
+//! one down and [`Faulty`] breaks one by plan. All pass the same conformance suite.
 
 use std::fmt;
 use std::ops::Range;
@@ -21,7 +21,7 @@ mod limited;
 mod local;
 mod memory;
 mod name;
-mod object;
+mod remote;
 
 pub use cached::Cached;
 pub use error::{BackendError, BackendErrorKind};
@@ -41,6 +41,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// that name is complete and durable when it comes; after an error it may be there or not,
     /// but never in part.
     fn create(&self, name: &str, data: &[u8]) -> Result<Created, BackendError>;
+
+    /// The same for an object that is hardly ever read: a store with tiers may have a cheaper one
+    /// for it.
+    fn create_cold(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        self.create(name, data)
+    }
 
     /// The whole object.
     fn get(&self, name: &str) -> Result<Bytes, BackendError>;
@@ -97,6 +103,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
         (**self).create(name, data)
     }
 
+    fn create_cold(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        (**self).create_cold(name, data)
+    }
+
     fn get(&self, name: &str) -> Result<Bytes, BackendError> {
         (**self).get(name)
     }
@@ -122,21 +132,33 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
     }
 }
 
-/// How object stores are reached.
+/// How what is not on this host is reached.
 #[derive(Clone)]
 pub struct StoreSettings {
     /// What the environment says of endpoints and credentials: variables that begin with `AWS_`,
     /// `AZURE_` or `GOOGLE_`, by the names that the tools of the stores give them.
     pub variables: Vec<(String, String)>,
+    /// What logs in to the hosts of `sftp://` URLs, as the shell runs it: takes the arguments of
+    /// `ssh`.
+    pub ssh_command: String,
     /// How long a store that fails in passing is asked again.
     pub patience: Duration,
     /// How many bytes of it may be kept on this host, see [`Cached`].
     pub cache: u64,
+    /// The storage class of what is hardly ever read, as the store calls it; otherwise the
+    /// bucket's own.
+    pub cold_class: Option<String>,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { variables: Vec::new(), patience: Duration::from_mins(3), cache: 1 << 30 }
+        Self {
+            variables: Vec::new(),
+            ssh_command: "ssh".to_owned(),
+            patience: Duration::from_mins(3),
+            cache: 1 << 30,
+            cold_class: None,
+        }
     }
 }
 
@@ -147,8 +169,9 @@ impl fmt::Debug for StoreSettings {
     }
 }
 
-/// The backend at a path, or at a URL: `file://`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
-/// `az://CONTAINER/PREFIX`. Nothing is read or made yet.
+/// The backend at a path, or at a URL: `file://`, `sftp://[USER@]HOST[:PORT]/PATH`,
+/// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`. Nothing is read or made
+/// yet.
 pub fn open(url: &str, settings: &StoreSettings) -> Result<Arc<dyn Backend>, BackendError> {
     let usage = |why: &'static str| BackendError::new(BackendErrorKind::Usage, why, url);
     match url.split_once("://") {
@@ -158,12 +181,24 @@ pub fn open(url: &str, settings: &StoreSettings) -> Result<Arc<dyn Backend>, Bac
             let path = url::Url::parse(url).ok().and_then(|url| url.to_file_path().ok());
             Ok(Arc::new(Local::new(path.ok_or_else(|| usage("cannot make a path of"))?)))
         }
-        Some(("s3" | "s3a" | "gs" | "az" | "azure", _)) => {
+        Some(_) => {
             let parsed = url::Url::parse(url).map_err(|_error| usage("this is no URL:"))?;
-            Ok(Arc::new(object::connect(&parsed, settings)?))
+            remote::connect(&parsed, settings).unwrap_or_else(|| {
+                Err(usage(
+                    "repositories are at paths, sftp://, s3://, gs:// and az:// URLs, not at",
+                ))
+            })
         }
-        Some(_) => Err(usage("repositories are at paths, s3://, gs:// and az:// URLs, not at")),
     }
+}
+
+/// The URL as it may be shown: a password that does not belong there is left out.
+fn shown(url: &url::Url) -> String {
+    let mut shown = url.clone();
+    if shown.password().is_some() && shown.set_password(Some("…")).is_err() {
+        return format!("{}://…", url.scheme());
+    }
+    shown.as_str().trim_end_matches('/').to_owned()
 }
 
 /// Proves, by trying, that the store can do what everything relies on: the second create of a

@@ -106,9 +106,10 @@ impl App {
     }
 
     fn backend_keeping(&self, cache: u64) -> Result<Arc<dyn Backend>, Failure> {
-        let mut settings = self.environment.object_stores.clone();
+        let mut settings = self.environment.stores.clone();
         settings.patience = Duration::from_secs(self.globals.retry_for);
         settings.cache = cache;
+        settings.cold_class.clone_from(&self.globals.content_class);
         let backend = backend::open(&self.place()?, &settings)?;
         let (upload, download) = (self.globals.limit_upload, self.globals.limit_download);
         if upload.is_none() && download.is_none() {

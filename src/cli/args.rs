@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// Where the repository is: a path, s3://BUCKET/PREFIX, gs://… or az://…
+    /// Where the repository is: a path, s3://BUCKET/PREFIX, gs://…, az://… or sftp://HOST/PATH
     #[arg(short, long, global = true, value_name = "PLACE")]
     pub repo: Option<String>,
     /// The key file that opens the repository
@@ -58,6 +58,10 @@ pub struct Globals {
     /// How much of a repository in an object store is kept under the cache directory
     #[arg(long, global = true, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     pub cache_size: u64,
+    /// The storage class for packs of content in an object store, such as STANDARD_IA or
+    /// GLACIER_IR; the rest stays in the bucket's own
+    #[arg(long, global = true, value_name = "CLASS")]
+    pub content_class: Option<String>,
     /// Store at most this many bytes a second, on average: 500K, 2M
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate)]
     pub limit_upload: Option<u64>,

@@ -51,8 +51,9 @@ pub struct Environment {
     pub cache_dir: Option<PathBuf>,
     /// `COEVAL_CONFIG`
     pub config: Option<PathBuf>,
-    /// Where object stores are and who may enter: `AWS_…`, `AZURE_…`, `GOOGLE_…`
-    pub object_stores: StoreSettings,
+    /// Where object stores are and who may enter: `AWS_…`, `AZURE_…`, `GOOGLE_…`; and
+    /// `COEVAL_SSH_COMMAND`, what logs in to other hosts
+    pub stores: StoreSettings,
     /// `XDG_CACHE_HOME`, or `.cache` in `HOME`
     pub user_cache: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`, or `.config` in `HOME`
@@ -77,7 +78,12 @@ impl Environment {
             package_password_command: variable("COEVAL_PACKAGE_PASSWORD_COMMAND")?,
             cache_dir: path("COEVAL_CACHE_DIR")?,
             config: path("COEVAL_CONFIG")?,
-            object_stores: StoreSettings { variables: object_stores(), ..StoreSettings::default() },
+            stores: StoreSettings {
+                variables: object_stores(),
+                ssh_command: variable("COEVAL_SSH_COMMAND")?
+                    .unwrap_or_else(|| StoreSettings::default().ssh_command),
+                ..StoreSettings::default()
+            },
             user_cache: self::home("XDG_CACHE_HOME").or_else(|| below_home(".cache")),
             user_config: self::home("XDG_CONFIG_HOME").or_else(|| below_home(".config")),
         })

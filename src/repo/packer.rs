@@ -2,8 +2,11 @@
 
 use super::Class;
 use super::error::RepoError;
+use super::format::name;
 use super::format::pack::{self, BlockEntry, ChunkEntry, Footer, Part};
 use super::format::segment::PackRecord;
+use super::open::Repo;
+use crate::backend::{Backend as _, Created};
 use crate::crypto::{PackSealer, Sealer, padme};
 use crate::id::PackId;
 
@@ -84,6 +87,22 @@ impl PackBuilder {
         let size = self.bytes.len() as u64;
         let record = PackRecord { id, salt, size, footer: self.footer };
         Ok(FinishedPack { bytes: self.bytes, record })
+    }
+}
+
+impl Repo {
+    /// Stores a pack; what is in nodes is read with every snapshot, what is in files hardly ever.
+    pub(super) fn create_pack(&self, record: &PackRecord, bytes: &[u8]) -> Result<(), RepoError> {
+        let name = name::pack(record.id);
+        let created = match record.footer.class {
+            Class::Node => self.backend.create(&name, bytes)?,
+            Class::Data => self.backend.create_cold(&name, bytes)?,
+        };
+        if created == Created::Existed && self.backend.get(&name)? != bytes {
+            // The name has 128 random bits of the session: it was not another writer.
+            return Err(RepoError::Machine);
+        }
+        Ok(())
     }
 }
 

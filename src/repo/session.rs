@@ -427,13 +427,7 @@ impl<'r> Shared<'r> {
         let number = self.next_pack.fetch_add(1, Ordering::Relaxed);
         let id = PackId { session: self.id, number };
         let FinishedPack { bytes, record } = pack.finish(id)?;
-        let name = name::pack(id);
-        if self.repo.backend.create(&name, &bytes)? == Created::Existed
-            && self.repo.backend.get(&name)? != bytes
-        {
-            // The name has 128 random bits of this session: it was not another writer.
-            return Err(RepoError::Machine);
-        }
+        self.repo.create_pack(&record, &bytes)?;
         self.gatherer(record.footer.class).reuse(bytes);
         self.stored.fetch_add(record.size, Ordering::Relaxed);
         lock(&self.unpublished).push(record);

@@ -150,10 +150,10 @@ pub(super) fn go<'a>(
     new_move: Move,
 ) -> Result<(), TreeError> {
     if old_move == Move::Enter {
-        old.read_ahead(&new.children());
+        old.read_ahead(Some(new));
     }
     if new_move == Move::Enter {
-        new.read_ahead(&old.children());
+        new.read_ahead(Some(old));
     }
     for (cursor, to) in [(old, old_move), (new, new_move)] {
         match to {

@@ -132,7 +132,7 @@ impl Entries<'_> {
             match self.cursor.here(&from)? {
                 None => return Ok(None),
                 Some(Here { child: Some(_), .. }) => {
-                    self.cursor.read_ahead(&HashSet::new());
+                    self.cursor.read_ahead(None);
                     self.cursor.enter()?;
                 }
                 Some(here) => {
@@ -257,18 +257,16 @@ impl<'a> Cursor<'a> {
         }))
     }
 
-    /// The subtrees of the node that the cursor is in, from where it stands.
-    pub(super) fn children(&self) -> HashSet<ChunkId> {
-        self.path.last().map(|step| step.children().collect()).unwrap_or_default()
-    }
-
     /// Reads the subtree before which the cursor stands, and some of those after it, by several
-    /// threads; but none of `passed_over`. What cannot be read is tried again when it is entered.
-    pub(super) fn read_ahead(&mut self, passed_over: &HashSet<ChunkId>) {
+    /// threads; but none that `beside` stands before too, since both will pass over it. What cannot be
+    /// read is tried again when it is entered.
+    pub(super) fn read_ahead(&mut self, beside: Option<&Self>) {
         let Some(step) = self.path.last_mut() else { return };
         if step.children().next().is_none_or(|next| step.ahead.contains_key(&next)) {
             return;
         }
+        let beside = beside.and_then(|beside| beside.path.last());
+        let passed_over: HashSet<ChunkId> = beside.into_iter().flat_map(Step::children).collect();
         let wanted = step.children().filter(|id| !passed_over.contains(id));
         let wanted: Vec<ChunkId> = wanted.take(self.window).collect();
         self.window = (2 * self.window).min(AHEAD);

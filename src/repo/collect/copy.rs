@@ -17,7 +17,7 @@ use super::super::open::{Repo, segment_ids};
 use super::super::packer::{FinishedPack, PackBuilder};
 use super::super::seen::SeenChunks;
 use super::mark::Live;
-use crate::backend::{BackendErrorKind, Created};
+use crate::backend::BackendErrorKind;
 use crate::context::Context;
 use crate::crypto::random;
 use crate::id::{PackId, SnapshotId};
@@ -313,12 +313,7 @@ impl<'r> Copier<'r> {
         let id = PackId { session: self.id, number: self.next };
         self.next += 1;
         let FinishedPack { bytes, record } = pack.finish(id)?;
-        let name = name::pack(id);
-        if self.repo.backend.create(&name, &bytes)? == Created::Existed
-            && self.repo.backend.get(&name)? != bytes
-        {
-            return Err(RepoError::Machine);
-        }
+        self.repo.create_pack(&record, &bytes)?;
         self.gatherer(record.footer.class).reuse(bytes);
         self.written += record.size;
         self.unpublished.packs.push(record);

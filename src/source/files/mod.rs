@@ -327,16 +327,18 @@ impl Files {
 
 /// The header of a directory that was nowhere, as that of a package from elsewhere.
 pub(crate) fn directory_without_place() -> Result<Vec<u8>, FilesError> {
-    let header =
-        Header::Storage { path: String::new(), exact: None, options: FilesOptions::default() };
-    serde_json::to_vec(&header).map_err(|source| FilesError::Header { source })
+    let options = FilesOptions::default();
+    encoded(&Header::Storage { path: String::new(), exact: None, options })
 }
 
 /// The header of a list of files that were nowhere.
 pub(super) fn header_without_place() -> Result<Vec<u8>, FilesError> {
-    let header =
-        Header::Listed { path: String::new(), exact: None, options: FilesOptions::default() };
-    serde_json::to_vec(&header).map_err(|source| FilesError::Header { source })
+    let options = FilesOptions::default();
+    encoded(&Header::Listed { path: String::new(), exact: None, options })
+}
+
+fn encoded(header: &Header) -> Result<Vec<u8>, FilesError> {
+    serde_json::to_vec(header).map_err(|source| FilesError::Header { source })
 }
 
 impl Source for Files {
@@ -356,8 +358,7 @@ impl Source for Files {
         walk::open_root(&self.root)?;
         let tree =
             |name: &str| TreeInfo { name: name.to_owned(), header: Vec::new(), estimate: None };
-        let header =
-            serde_json::to_vec(&self.header).map_err(|source| FilesError::Header { source })?;
+        let header = encoded(&self.header)?;
         Ok(Description {
             header,
             trees: vec![tree(TREE)],

@@ -10,8 +10,8 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
-use super::super::{BackendError, BackendErrorKind, StoreSettings};
 use super::Objects;
+use crate::backend::{BackendError, BackendErrorKind, StoreSettings, shown};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// Threads that drive connections; hashing and sealing happen on those of the callers.
@@ -19,9 +19,9 @@ const DRIVERS: usize = 2;
 
 /// The store at `s3://BUCKET/PREFIX`, `gs://…` or `az://CONTAINER/PREFIX`. Nothing is asked yet.
 pub fn connect(url: &Url, settings: &StoreSettings) -> Result<Objects, BackendError> {
-    let StoreSettings { variables, patience, cache } = settings;
+    let StoreSettings { variables, patience, cache, cold_class, .. } = settings;
     let (patience, cache) = (*patience, *cache);
-    let place = url.as_str().trim_end_matches('/').to_owned();
+    let place = shown(url);
     let usage = |why: &'static str| BackendError::new(BackendErrorKind::Usage, why, place.clone());
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
         return Err(usage("credentials and options belong in the environment, not in"));
@@ -55,7 +55,9 @@ pub fn connect(url: &Url, settings: &StoreSettings) -> Result<Objects, BackendEr
         .enable_all()
         .build()
         .map_err(|error| BackendError::io("cannot start threads for", place.clone(), error))?;
-    Ok(Objects { runtime, store, prefix, place, patience, cache, answered: AtomicBool::new(false) })
+    let cold_class = cold_class.clone();
+    let answered = AtomicBool::new(false);
+    Ok(Objects { runtime, store, prefix, place, patience, cache, cold_class, answered })
 }
 
 fn s3(bucket: &str, variables: &[(String, String)]) -> AmazonS3Builder {

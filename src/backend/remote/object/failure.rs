@@ -8,7 +8,7 @@ use std::io;
 
 use object_store::Error;
 
-use super::super::{BackendError, BackendErrorKind};
+use crate::backend::{BackendError, BackendErrorKind};
 
 const CLOCK: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
 const NO_BUCKET: [&str; 4] = [

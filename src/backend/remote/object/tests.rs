@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::backend::{StoreSettings, conformance, open};
 
-#[path = "../../../tests/common/moto.rs"]
+#[path = "../../../../tests/common/moto.rs"]
 mod moto;
 
 #[test]
@@ -32,7 +32,8 @@ fn nobody_there_is_found_out_within_the_time_given() {
         ("AWS_SECRET_ACCESS_KEY", "secret"),
     ];
     let variables = variables.map(text).to_vec();
-    let settings = StoreSettings { variables, patience: Duration::from_secs(1), cache: 0 };
+    let settings =
+        StoreSettings { variables, patience: Duration::from_secs(1), ..StoreSettings::default() };
     let error = open("s3://bucket", &settings).unwrap().get("config").unwrap_err();
     assert_eq!(error.cause(), BackendErrorKind::Unreachable);
 }

@@ -1,37 +1,56 @@
-//! The program on an S3 server that is not ours, and on one that fails, loses answers and hears
-//! twice (docs/adr/0018).
+//! The program with its repository elsewhere: on an S3 server that is not ours, on one that fails,
+//! loses answers and hears twice, and on a host by SFTP (docs/adr/0018).
 #![expect(clippy::disallowed_methods, reason = "a test that runs for longer when it is told to")]
 
 #[path = "common/moto.rs"]
 mod moto;
 #[path = "common/proxy.rs"]
 mod proxy;
+#[path = "common/sftp.rs"]
+mod sftp;
 #[path = "common/world.rs"]
 mod world;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
 
 use proxy::Proxy;
 use world::{World, text};
 
-/// An application whose repository is in the bucket.
+/// An application whose repository is elsewhere.
 struct Remote {
     world: World,
-    port: u16,
+    variables: Vec<(String, String)>,
 }
 
 impl Remote {
+    /// In the bucket of a server at this port.
     fn at(port: u16, prefix: &str) -> Self {
+        let variables = moto::variables(port);
+        let remote = Self { world: World::bare(), variables };
+        remote.place(&format!("s3://bucket/{prefix}"));
+        remote
+    }
+
+    /// In a folder of a host by SFTP.
+    fn by_sftp() -> Self {
         let world = World::bare();
-        let toml = world.read("coeval.toml");
-        world.write("coeval.toml", &toml.replace("\"repo\"", &format!("\"s3://bucket/{prefix}\"")));
-        Self { world, port }
+        let command = sftp::ssh_command(&world.path(""));
+        let url = format!("sftp://me@host{}/far/away", world.path("").display());
+        let remote = Self { world, variables: vec![("COEVAL_SSH_COMMAND".to_owned(), command)] };
+        remote.place(&url);
+        remote
+    }
+
+    fn place(&self, url: &str) {
+        let toml = self.world.read("coeval.toml");
+        self.world.write("coeval.toml", &toml.replace("\"repo\"", &format!("\"{url}\"")));
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.world.coeval();
-        command.envs(moto::variables(self.port)).args(arguments);
+        command.envs(self.variables.iter().cloned()).args(arguments);
         command
     }
 
@@ -56,10 +75,8 @@ impl Remote {
     }
 }
 
-#[test]
-fn a_repository_lives_its_whole_life_on_s3() {
-    let server = moto::Server::start();
-    let remote = Remote::at(server.port(), "edms/prod");
+/// Everything that is done with a repository, once.
+fn live(remote: &Remote) {
     let world = &remote.world;
     remote.fails(10, &["snapshots"]);
     remote.ok(&["init", "-q"]);
@@ -90,8 +107,68 @@ fn a_repository_lives_its_whole_life_on_s3() {
     // Another host, which has no cache.
     std::fs::remove_dir_all(world.path("cache")).expect("a folder");
     remote.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_repository_lives_its_whole_life_on_s3() {
+    let server = moto::Server::start();
+    let remote = Remote::at(server.port(), "edms/prod");
+    live(&remote);
     let complaint = remote.fails(1, &["--repo", "s3://elsewhere/x", "snapshots"]);
     assert!(complaint.contains("NoSuchBucket") && complaint.contains("AWS_REGION"), "{complaint}");
+}
+
+/// How many objects of each storage class there are.
+fn classes(port: u16) -> BTreeMap<String, usize> {
+    let mut line = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the server");
+    let ask =
+        "GET /bucket?list-type=2 HTTP/1.1\r\nHost: s3.amazonaws.com\r\nConnection: close\r\n\r\n";
+    line.write_all(ask.as_bytes()).expect("a request");
+    let mut answer = String::new();
+    line.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains("<Contents>"), "{answer}");
+    let mut classes = BTreeMap::new();
+    for class in answer.split("<StorageClass>").skip(1) {
+        let (class, _) = class.split_once('<').expect("an element");
+        *classes.entry(class.to_owned()).or_default() += 1;
+    }
+    classes
+}
+
+#[test]
+fn only_packs_of_content_go_to_the_colder_class() {
+    let server = moto::Server::start();
+    let remote = Remote::at(server.port(), "edms");
+    let noise: String = (0..20_000_u64).map(|n| format!("{}\n", n.wrapping_pow(5))).collect();
+    remote.world.write("docs/large.txt", &noise);
+    remote.ok(&["init", "-q"]);
+    remote.ok(&["--content-class", "STANDARD_IA", "backup", "-q"]);
+    let first = classes(server.port());
+    assert_eq!(first.get("STANDARD_IA"), Some(&1), "{first:?}");
+    assert!(first.get("STANDARD").is_some_and(|number| *number >= 4), "{first:?}");
+    // Wherever it lies, it is read and collected like the rest.
+    remote.world.write("docs/large.txt", &noise.replace('1', "one"));
+    remote.ok(&["--content-class", "GLACIER_IR", "backup", "-q"]);
+    remote.ok(&["forget", "--keep-last", "1", "--group-by", ""]);
+    remote.ok(&["prune", "--immediate"]);
+    remote.ok(&["check", "--read-data"]);
+    assert_eq!(classes(server.port()).get("STANDARD_IA"), None);
+}
+
+#[test]
+fn a_repository_lives_its_whole_life_on_a_host_by_sftp() {
+    let remote = Remote::by_sftp();
+    live(&remote);
+    // One login for each command, whatever it does.
+    let home = remote.world.path("");
+    let before = sftp::logins(&home).len();
+    remote.ok(&["check"]);
+    assert_eq!(sftp::logins(&home).len(), before + 1);
+    let nobody = [("COEVAL_SSH_COMMAND", "echo 'Permission denied (publickey).' >&2; false")];
+    let output = remote.command(&["snapshots"]).envs(nobody).output().expect("it runs");
+    let complaint = world::failure(1, &output);
+    assert!(complaint.contains("Permission denied (publickey)"), "{complaint}");
+    assert!(complaint.contains("`ssh HOST`"), "{complaint}");
 }
 
 /// What a store that fails may do to a backup, and what it may not: it may end it, which the exit

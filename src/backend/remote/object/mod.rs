@@ -8,20 +8,21 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use futures_util::future::{Either, select};
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{
+    Attribute, Attributes, Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+};
 use tokio::runtime::Runtime;
 
 use self::failure::{explain, is_passing};
-use super::name::{check_folder, check_object};
-use super::{Backend, BackendError, BackendErrorKind, Created, Deleted, Entry};
+use super::patience;
+use crate::backend::name::{check_folder, check_object};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Created, Deleted, Entry};
 
 mod connect;
 mod failure;
@@ -37,10 +38,6 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(20);
 const ATTEMPT: Duration = Duration::from_secs(30);
 /// Bytes a second below which a transfer counts as stuck.
 const SLOWEST: u64 = 32 << 10;
-/// The longest pause before the second attempt; it doubles from one to the next.
-const PAUSE: Duration = Duration::from_millis(100);
-/// No pause is longer.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// No range is longer.
 const SIZE_MAX: u64 = 512 << 20;
 
@@ -52,6 +49,7 @@ pub(super) struct Objects {
     place: String,
     patience: Duration,
     cache: u64,
+    cold_class: Option<String>,
     answered: AtomicBool,
 }
 
@@ -77,21 +75,7 @@ impl Objects {
         let answered = self.answered.load(Ordering::Relaxed);
         let patience = self.patience;
         let patience = if answered { patience } else { patience.min(FIRST_PATIENCE) };
-        let result = self.runtime.block_on(async {
-            let mut over = pin!(tokio::time::sleep(patience));
-            let mut pause = PAUSE;
-            loop {
-                let error = match attempt().await {
-                    Err(error) if is_passing(&error) => error,
-                    result => return result,
-                };
-                let paused = pin!(tokio::time::sleep(jittered(pause)));
-                if let Either::Left(_) = select(over.as_mut(), paused).await {
-                    return Err(error);
-                }
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-        });
+        let result = self.runtime.block_on(patience::ask(patience, is_passing, attempt));
         if result.is_ok() {
             self.answered.store(true, Ordering::Relaxed);
         }
@@ -112,15 +96,25 @@ impl Objects {
         let shown = self.shown(name);
         BackendError::new(BackendErrorKind::Damaged, "an object is too short:", shown)
     }
-}
 
-impl Backend for Objects {
-    fn create(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+    /// Creates an object of a storage class, or of that which the bucket has for all.
+    fn put(
+        &self,
+        name: &str,
+        data: &[u8],
+        class: Option<&String>,
+    ) -> Result<Created, BackendError> {
         check_object(name)?;
         let path = self.path(name);
         let payload = PutPayload::from(Bytes::copy_from_slice(data));
+        let attributes = class.map(|class| (Attribute::StorageClass, class.clone()));
+        let attributes: Attributes = attributes.into_iter().collect();
         let created = self.ask(async || {
-            let options = PutOptions::from(PutMode::Create);
+            let options = PutOptions {
+                mode: PutMode::Create,
+                attributes: attributes.clone(),
+                ..PutOptions::default()
+            };
             let put = self.store.put_opts(&path, payload.clone(), options);
             match within(data.len() as u64, put).await {
                 Ok(_) => Ok(Created::New),
@@ -137,6 +131,16 @@ impl Backend for Objects {
             }
         });
         created.map_err(|error| explain("cannot write", self.shown(name), &error))
+    }
+}
+
+impl Backend for Objects {
+    fn create(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        self.put(name, data, None)
+    }
+
+    fn create_cold(&self, name: &str, data: &[u8]) -> Result<Created, BackendError> {
+        self.put(name, data, self.cold_class.as_ref())
     }
 
     fn get(&self, name: &str) -> Result<Bytes, BackendError> {
@@ -250,13 +254,4 @@ async fn within<T>(
     let limit = ATTEMPT + Duration::from_secs(bytes / SLOWEST);
     let stuck = |_elapsed| Err(failure::passing(format!("no answer for {} s", limit.as_secs())));
     tokio::time::timeout(limit, request).await.unwrap_or_else(stuck)
-}
-
-/// A random part of the pause, so that those who failed together do not come back together.
-fn jittered(pause: Duration) -> Duration {
-    let mut random = [0; 4];
-    // Without randomness the pause is merely the same for all.
-    let part = getrandom::fill(&mut random)
-        .map_or(1.0, |()| f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX));
-    pause.mul_f64(part.max(0.1))
 }
