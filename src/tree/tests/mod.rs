@@ -25,7 +25,7 @@ struct Counted {
     chunks: MemoryChunks,
     reads: AtomicUsize,
     writes: AtomicUsize,
-    /// Chunks that turned out to be those that they might be.
+    /// Chunks of content that turned out to be those that they might be.
     known: AtomicUsize,
 }
 
@@ -60,7 +60,8 @@ impl ChunkWriter for Counted {
         known: Option<ChunkId>,
     ) -> Result<ChunkId, RepoError> {
         let id = self.write_chunk(class, bytes)?;
-        self.known.fetch_add(usize::from(known == Some(id)), Ordering::Relaxed);
+        let is_known = class == Class::Data && known == Some(id);
+        self.known.fetch_add(usize::from(is_known), Ordering::Relaxed);
         Ok(id)
     }
 }
