@@ -3,7 +3,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check audit bench
+.PHONY: help build demo test majors check audit bench
 
 # What `make demo` runs on: sqlite or postgres.
 DATABASE ?= sqlite
@@ -35,6 +35,10 @@ demo: ## shows everything on a real application; DATABASE=postgres on PostgreSQL
 test: ## runs all tests
 	@scripts/install.sh test
 	@$(cargo) test --locked
+
+majors: ## captures and restores databases of other major versions of PostgreSQL; needs the network once
+	@$(cargo) build --locked
+	@scripts/majors.sh "$${CARGO_TARGET_DIR:-target}/debug/coeval"
 
 check: ## formatting, lints, documentation, rules of the house, dependencies
 	@scripts/install.sh check

@@ -82,6 +82,35 @@ fn one_record_or_file_comes_back_alone() {
 }
 
 #[test]
+fn several_paths_come_back_together() {
+    let world = World::new();
+    world.sql(
+        "CREATE TABLE teams (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO teams VALUES (1, 'a');
+         CREATE TABLE notes (id INTEGER PRIMARY KEY); INSERT INTO notes VALUES (1);",
+    );
+    world.backup();
+    world.sql("UPDATE users SET name = 'x'; DELETE FROM teams; DELETE FROM notes;");
+    world.write("docs/a.txt", "x");
+    world.write(".env", "x");
+    let tables = ["latest:/database/main/users", "/database/main/teams"];
+    let paths = [&["restore"], &tables[..], &["/storage", "--in-place"]].concat();
+    world.ok(&paths);
+    let dump = world.sql("");
+    assert!(dump.contains("(2,'grace')") && dump.contains("(1,'a')"), "{dump}");
+    assert!(!dump.contains(r#"INSERT INTO "notes""#), "{dump}");
+    assert_eq!((world.read("docs/a.txt").as_str(), world.read(".env").as_str()), ("hello\n", "x"));
+    // Only what is named, also where the first place names none.
+    world.ok(&["restore", "latest", "/configuration", "/database/main/notes", "--in-place"]);
+    assert_eq!(world.read(".env"), "DEBUG=1\n");
+    for wrong in ["database/main/users", "latest"] {
+        world.fails(2, &["restore", "latest:/storage", wrong, "--in-place"]);
+    }
+    let records = ["latest:/database/main/users/1", "/database/main/users/2", "--in-place"];
+    world.fails(2, &[&["restore"], &records[..]].concat());
+    world.fails(2, &["restore", tables[0], tables[1], "--where", "id=1", "--in-place"]);
+}
+
+#[test]
 fn a_restore_into_a_directory_touches_nothing_else() {
     let world = World::new();
     world.backup();

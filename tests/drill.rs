@@ -14,6 +14,9 @@ use serde_json::Value;
 use self::postgres::Database;
 use self::world::World;
 
+/// Held by tests that count the scratch databases of the server that they share.
+static COUNTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// Made with Python's hashlib: the password is `sesame`.
 const HASH: &str = "pbkdf2_sha256$1000$salt$C6cm3E2hP+SBSmboRpwbM6BvvCJJ3v7PTxBde0Nr9TA=";
 
@@ -102,6 +105,7 @@ fn references_that_lead_nowhere_fail_it() {
 
 #[test]
 fn a_database_of_postgresql_goes_into_a_scratch_one() {
+    let _alone = COUNTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let database = Database::with(
         "CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users VALUES (1, 'ada');
          CREATE TABLE \"Odd name\" (id int REFERENCES users); INSERT INTO \"Odd name\" VALUES (1);",
@@ -126,4 +130,59 @@ fn a_database_of_postgresql_goes_into_a_scratch_one() {
     configure(&world, "[[drill.assert]]\nsql = \"SELECT 1\"\ndatabase = \"other\"");
     world.fails(2, &["drill", "--server", &database.url]);
     assert_eq!(databases(), "0", "also after an error");
+}
+
+#[test]
+fn what_a_killed_drill_leaves_the_next_one_removes() {
+    let _alone = COUNTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let database = Database::with("CREATE TABLE users (id int PRIMARY KEY)");
+    let world = World::new();
+    let configuration = world.read("coeval.toml");
+    world.write("coeval.toml", &configuration.replace("sqlite://app.sqlite3", &database.url));
+    world.backup();
+    let plain = world.read("coeval.toml");
+    let temporary = tempfile::Builder::new().prefix("drills-").tempdir_in("/tmp").unwrap();
+    // The server runs as another user, if the test is root.
+    std::fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let folders = |parent: &std::path::Path| -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.to_string_lossy().contains("drill-")).collect()
+    };
+    let start = |arguments: &[&str]| {
+        let mut drill = world.coeval();
+        drill.arg("drill").args(arguments).env("TMPDIR", temporary.path());
+        drill.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        drill
+    };
+    let kill_in_the_middle = |arguments: &[&str], is_there: &dyn Fn() -> bool| {
+        configure(&world, "[[drill.assert]]\nsql = \"SELECT pg_sleep(100)\"");
+        let mut child = start(arguments).spawn().unwrap();
+        while !is_there() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        world.write("coeval.toml", &plain);
+    };
+    let databases =
+        || database.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'coeval_drill_%'");
+
+    kill_in_the_middle(&[], &|| {
+        let pids = folders(temporary.path()).into_iter().map(|f| f.join("data/postmaster.pid"));
+        pids.into_iter().any(|pid| std::fs::read_to_string(pid).is_ok_and(|t| t.contains("ready")))
+    });
+    let left = folders(temporary.path());
+    assert_eq!((left.len(), folders(&world.path("cache")).len()), (1, 1));
+    // One on another server leaves a database there, and removes the server.
+    kill_in_the_middle(&["--server", &database.url], &|| databases() == "1");
+    assert_eq!(folders(temporary.path()), Vec::<std::path::PathBuf>::new());
+    assert!(!left[0].exists());
+    // One that does not know the server leaves the note for one that does.
+    assert!(start(&[]).status().unwrap().success());
+    assert_eq!((databases().as_str(), folders(&world.path("cache")).len()), ("1", 1));
+    let mut last = start(&["--server", &database.url]);
+    assert!(last.status().unwrap().success());
+    assert_eq!((databases().as_str(), folders(&world.path("cache")).len()), ("0", 0));
 }

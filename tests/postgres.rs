@@ -100,6 +100,37 @@ fn changed_rows_come_back_and_others_are_not_touched() {
     assert_eq!(applied, Applied::default());
 }
 
+/// What the catalogue does not let one write down.
+const EVENT_TRIGGER: &str = "
+    CREATE FUNCTION quiet() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+    CREATE EVENT TRIGGER quiet ON sql_drop EXECUTE FUNCTION quiet();";
+
+#[test]
+fn without_pg_dump_a_database_is_made_anew_all_the_same() {
+    for (structure, rows) in [(TYPES, true), (include_str!("fixtures/structure.sql"), false)] {
+        let database = Database::with(structure);
+        let before = database.dump();
+        let options =
+            || PostgresOptions { pg_dump: Some("/nonexistent".into()), ..Default::default() };
+        let captured = Captured::of(&mut database.open_with(options()));
+        assert!(matches!(captured.header().schema, Schema::Catalogue { .. }));
+        let other = Database::empty();
+        let (fit, _) = restore(&mut other.open_with(options()), &captured).unwrap();
+        assert_eq!(fit, Fit::Rebuilt);
+        assert_same_text(&before, &other.dump());
+        // Where there is a pg_dump, it is known all the same that the structure fits.
+        let (fit, applied) = restore(&mut database.open(), &captured).unwrap();
+        assert_eq!((fit, applied), (Fit::Kept, Applied::default()));
+        if rows {
+            database.sql("ALTER TABLE by_uuid ADD COLUMN more integer; DROP VIEW active;");
+            database.sql("DELETE FROM no_key WHERE a = 3");
+            let (fit, _) = restore(&mut database.open(), &captured).unwrap();
+            assert_eq!(fit, Fit::Rebuilt);
+            assert_same_text(&before, &database.dump());
+        }
+    }
+}
+
 #[test]
 fn a_database_moves_into_an_empty_one() {
     let database = Database::with(TYPES);
@@ -263,6 +294,24 @@ fn a_role_that_may_only_read_captures_everything() {
     assert_eq!(read.description.header, everything.description.header);
 }
 
+#[test]
+fn rows_that_a_policy_hides_are_refused_and_not_missed() {
+    let database = Database::with(
+        "DROP ROLE IF EXISTS limited; CREATE ROLE limited LOGIN;
+        CREATE TABLE t (id integer PRIMARY KEY, who text); INSERT INTO t VALUES (1, 'x'), (2, 'y');
+        ALTER TABLE t OWNER TO limited;
+        ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+        CREATE POLICY own ON t USING (who = 'x');",
+    );
+    let url = database.url.replace("postgres@", "limited@");
+    let mut source = Postgres::new("main", &url, PostgresOptions::default()).unwrap();
+    let ctx = Context::new();
+    let description = Source::begin(&mut source, None, &ctx).unwrap();
+    let error = source.changes(&description.trees[0], None, &ctx).err().unwrap();
+    assert!(error.hint().unwrap().contains("BYPASSRLS"), "{error}");
+    assert_eq!(database.capture().rows("t").len(), 2);
+}
+
 fn open_error(source: &mut dyn Source) -> Failure {
     source.begin(None, &Context::new()).unwrap_err()
 }
@@ -329,9 +378,10 @@ fn a_row_that_would_refer_to_nothing_stops_the_restore() {
 }
 
 #[test]
-fn without_pg_dump_rows_are_captured_and_restored_where_the_tables_exist() {
+fn without_a_schema_rows_are_captured_and_restored_where_the_tables_exist() {
     let database = Database::with("CREATE TABLE t (id integer PRIMARY KEY, v text)");
     database.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    database.sql(EVENT_TRIGGER);
     let options = || PostgresOptions { pg_dump: Some("/nonexistent".into()), ..Default::default() };
     let ctx = Context::new();
     let recorder = Arc::new(Recorder::default());
@@ -340,7 +390,7 @@ fn without_pg_dump_rows_are_captured_and_restored_where_the_tables_exist() {
     Source::begin(&mut source, None, &listening).unwrap();
     source.end().unwrap();
     let events = format!("{:?}", recorder.events());
-    assert!(events.contains("without the schema, because pg_dump is not installed"), "{events}");
+    assert!(events.contains("only pg_dump can write down event trigger quiet"), "{events}");
     let captured = Captured::of(&mut source);
     database.sql("DELETE FROM t WHERE id = 1");
     restore(&mut database.open_with(options()), &captured).unwrap();
@@ -362,7 +412,12 @@ fn what_is_left_out_is_listed() {
     let mut source = database.open_with(broken);
     Source::begin(&mut source, None, &ctx).unwrap();
     source.end().unwrap();
-    assert_eq!(recorder.skipped(), ["database/main: schema", "database/main: 1 large objects"]);
+    assert_eq!(recorder.skipped(), Vec::<String>::new());
+    assert!(format!("{:?}", recorder.events()).contains("the schema is taken from the catalogue"));
+    database.sql(EVENT_TRIGGER);
+    Source::begin(&mut source, None, &ctx).unwrap();
+    source.end().unwrap();
+    assert_eq!(recorder.skipped(), ["database/main: schema"]);
 }
 
 #[test]

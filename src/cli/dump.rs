@@ -45,9 +45,9 @@ pub fn dump(
     for tree in snapshot.trees(source)? {
         let keys = match selection {
             Selection::Everything => None,
-            Selection::Tree(name) if *name == tree.info.name => None,
+            Selection::Trees(names) if names.contains(&tree.info.name) => None,
             Selection::Entries { tree: name, keys } if *name == tree.info.name => Some(keys),
-            Selection::Tree(_) | Selection::Entries { .. } => continue,
+            Selection::Trees(_) | Selection::Entries { .. } => continue,
         };
         let file = staging.path().join(format!("{}.jsonl", file_name(&tree.info.name)?));
         save(&file, &mut |out| {
@@ -113,7 +113,9 @@ fn save(
 /// The statements that make the empty database.
 fn statements(schema: &Schema) -> String {
     match schema {
-        Schema::PgDump { pre_data, post_data } => format!("{pre_data}\n{post_data}"),
+        Schema::PgDump { pre_data, post_data } | Schema::Catalogue { pre_data, post_data } => {
+            format!("{pre_data}\n{post_data}")
+        }
         Schema::SqliteMaster { objects } => {
             objects.iter().flat_map(|object| [object.sql.as_str(), ";\n"]).collect()
         }

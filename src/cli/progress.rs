@@ -18,6 +18,9 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Time between two drawings of the bar.
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
+/// How long a phase must last before it is told how long it will.
+const ESTIMATE_AFTER: Duration = Duration::from_secs(3);
+
 /// Which single entries are shown as they are captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Listing {
@@ -43,6 +46,8 @@ struct State {
     expected: Option<u64>,
     items: u64,
     bytes: u64,
+    /// When the phase began.
+    begun: Timestamp,
     shown: Timestamp,
     skipped: u64,
     listing: Listing,
@@ -63,6 +68,7 @@ impl Progress {
             expected: None,
             items: 0,
             bytes: 0,
+            begun: SystemClock.now(),
             shown: SystemClock.now(),
             skipped: 0,
             listing: Listing::Nothing,
@@ -111,6 +117,7 @@ impl Progress {
         }
         let mut state = self.state();
         (state.phase, state.expected, state.items, state.bytes) = (what, expected, 0, 0);
+        state.begun = SystemClock.now();
     }
 
     fn progress(&self, items: u64, bytes: u64) {
@@ -225,7 +232,11 @@ impl State {
     fn text(&self) -> String {
         let of = self.expected.map_or_else(String::new, |all| format!(" of {all}"));
         let bytes = if self.bytes > 0 { format!(", {}", size(self.bytes)) } else { String::new() };
-        format!("{}: {}{of}{bytes}", self.phase, self.items)
+        let left = self.seconds_left().map_or_else(String::new, |left| match left {
+            0..100 => format!(", about {left} s left"),
+            _ => format!(", about {} min left", left.div_ceil(60)),
+        });
+        format!("{}: {}{of}{bytes}{left}", self.phase, self.items)
     }
 
     fn status(&self) -> serde_json::Value {
@@ -235,6 +246,45 @@ impl State {
             "files_done": self.items,
             "bytes_done": self.bytes,
             "total_files": self.expected,
+            "seconds_remaining": self.seconds_left(),
         })
+    }
+
+    /// How long the phase will go on if it goes on like this, where it is known how much there is.
+    fn seconds_left(&self) -> Option<u64> {
+        let took = self.shown.since(self.begun);
+        let left = self.expected?.checked_sub(self.items)?;
+        let took = (took >= ESTIMATE_AFTER).then_some(took.as_millis())?;
+        let left = took.checked_mul(u128::from(left))?.checked_div(u128::from(self.items))?;
+        u64::try_from(left / 1000).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_from_what_was_done() {
+        let begun = Timestamp { seconds: 1000, nanoseconds: 0 };
+        let state = |seconds: i64, items, expected| State {
+            phase: "reading table t".to_owned(),
+            expected,
+            items,
+            bytes: 0,
+            begun,
+            shown: Timestamp { seconds: 1000 + seconds, nanoseconds: 0 },
+            skipped: 0,
+            listing: Listing::Nothing,
+        };
+        let text = |seconds: i64, items, expected| state(seconds, items, expected).text();
+        assert_eq!(text(10, 25, Some(100)), "reading table t: 25 of 100, about 30 s left");
+        assert_eq!(text(10, 1, Some(100)), "reading table t: 1 of 100, about 17 min left");
+        // Too early, unknown, or more than was expected.
+        assert_eq!(text(1, 25, Some(100)), "reading table t: 25 of 100");
+        assert_eq!(text(10, 25, None), "reading table t: 25");
+        assert_eq!(text(10, 125, Some(100)), "reading table t: 125 of 100");
+        assert_eq!(text(10, 0, Some(100)), "reading table t: 0 of 100");
+        assert_eq!(state(10, 25, Some(100)).status()["seconds_remaining"], 30);
     }
 }

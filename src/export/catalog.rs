@@ -63,7 +63,9 @@ impl Catalog {
     /// All statements that make the empty database, in order; `None` where none were obtainable.
     pub fn ddl(&self) -> Option<String> {
         match &self.header.schema {
-            Schema::PgDump { pre_data, post_data } => Some(format!("{pre_data}\n{post_data}")),
+            Schema::PgDump { pre_data, post_data } | Schema::Catalogue { pre_data, post_data } => {
+                Some(format!("{pre_data}\n{post_data}"))
+            }
             Schema::SqliteMaster { objects } => {
                 Some(objects.iter().flat_map(|object| [object.sql.as_str(), ";\n"]).collect())
             }

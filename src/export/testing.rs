@@ -368,6 +368,7 @@ pub fn edms() -> Sample {
         extensions: Vec::new(),
         sequences: Vec::new(),
         excluded_tables: Vec::new(),
+        large_objects: false,
     };
     for folder in ["documents", "media"] {
         sample.file(Kind::Storage, folder, "", EntryKind::Directory, b"");

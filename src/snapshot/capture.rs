@@ -284,11 +284,12 @@ pub(super) fn capture_trees(
             let known = parent.map(|parent| parent as &dyn source::Parent);
             let counted = Cell::new(0);
             let (old, changes) = match source.changes(info, known, ctx)? {
-                Delta::Everything(all) if kind == Kind::Database => (
-                    None,
-                    Box::new(Counted { records: all, ctx, items: 0, bytes: 0, all: &counted })
-                        as Changes<'_>,
-                ),
+                Delta::Everything(all) if kind == Kind::Database => {
+                    ctx.phase(format!("reading {place}/{}", info.name), info.estimate);
+                    let records: Changes<'_> =
+                        Box::new(Counted { records: all, ctx, items: 0, bytes: 0, all: &counted });
+                    (None, records)
+                }
                 Delta::Everything(all) => (None, all),
                 Delta::SinceParent(since) => match parent {
                     Some(parent) => (parent.tree(&info.name)?, since),

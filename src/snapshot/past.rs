@@ -15,7 +15,7 @@ use crate::id::{SnapshotId, unhex};
 use crate::repo::Repo;
 use crate::source::record::{Field, RowReader, RowWriter};
 use crate::source::sort::{BUDGET, Duplicates, Sorted, Sorter};
-use crate::source::{CHANGES, COMMITS, Commit, Kind, Logged};
+use crate::source::{CHANGES, COMMITS, Commit, Kind, LARGE_OBJECTS, Logged};
 use crate::time::Timestamp;
 use crate::tree::{self, Change, Content, Tree};
 
@@ -137,6 +137,20 @@ impl Between {
                     .to_owned(),
             });
             skipped.extend(lost);
+            let large = |snapshot: &Snapshot| {
+                let source = snapshot.manifest.source(Kind::Database, name);
+                let trees = source.map(|source| snapshot.trees(source)).transpose()?;
+                let mut trees = trees.into_iter().flatten();
+                let found = trees.find(|record| record.info.name == LARGE_OBJECTS);
+                Ok::<_, Failure>(found.map(|record| record.tree))
+            };
+            if large(&self.earlier)? != large(&self.later)? {
+                skipped.push(Skipped {
+                    item: format!("/database/{name}/{LARGE_OBJECTS}"),
+                    reason: "no log tells of large objects: they are as in the snapshot before"
+                        .to_owned(),
+                });
+            }
             databases.insert(name.clone(), database);
         }
         let reason = Reason::Transaction {

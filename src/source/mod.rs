@@ -19,7 +19,9 @@ pub use files::{
 };
 pub(crate) use files::{LEFT_OUT, LIST, OWNERS, directory_without_place};
 pub use piped::{Pipe, PipedFile};
-pub(crate) use postgres::{CHANGES, COMMITS, Commit, Logged, POSITION};
+pub(crate) use postgres::{
+    CHANGES, COMMITS, Commit, LARGE_OBJECTS, Logged, POSITION, large_objects,
+};
 pub use postgres::{
     Postgres, PostgresError, PostgresOptions, Requirement, State as RequirementState, parse_lsn,
 };
@@ -272,4 +274,13 @@ pub struct Applied {
     pub updated: u64,
     /// Entries that are gone.
     pub deleted: u64,
+}
+
+impl Applied {
+    /// Adds what was done elsewhere.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+    }
 }

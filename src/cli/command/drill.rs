@@ -9,11 +9,11 @@ use crate::cli::Done;
 use crate::cli::app::App;
 use crate::cli::config::{Assert, Login, dereference};
 use crate::cli::databases::DatabaseUrl;
-use crate::cli::error::{failed, usage};
+use crate::cli::error::usage;
 use crate::cli::output::count;
 use crate::cli::password;
 use crate::cli::references;
-use crate::cli::scratch::Scratch;
+use crate::cli::scratch::{self, Place, Scratch};
 use crate::cli::targets::{Going, file_name, restore_quietly};
 use crate::hint::{ErrorKind, Failure};
 use crate::snapshot::{Restored, Snapshot};
@@ -26,7 +26,8 @@ use crate::source::{Extras, Kind};
 /// SQLite into a file, PostgreSQL into a private server of the version that is installed here, or
 /// into a new database of --server. Nothing that is live is touched. Then it is asserted that all
 /// is there: equal root hashes, counts of rows, references, what [[drill.assert]] in coeval.toml
-/// says, and a login. The exit code is 13 if an assertion fails.
+/// says, and a login. The exit code is 13 if an assertion fails. What a drill leaves that is killed,
+/// the next one removes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The snapshot
@@ -55,13 +56,13 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     let snapshot = app.snapshot(&repo, &args.snapshot)?;
     let server = args.server.as_ref().map(|url| DatabaseUrl::new(&dereference(url, "--server")?));
     let login = login(args, app)?;
-    let folder = tempfile::Builder::new()
-        .prefix("drill-")
-        .tempdir_in(app.scratch_dir()?)
-        .map_err(|error| failed(format!("cannot make a scratch folder: {error}")))?;
-    let mut scratch = Scratch::new(folder.path().to_owned(), server.transpose()?);
+    let parent = app.scratch_dir()?;
+    let server = server.transpose()?;
+    scratch::remove_what_was_left(&parent, server.as_ref(), &app.ctx)?;
+    let place = Place::new(&parent)?;
+    let mut scratch = Scratch::new(&place, server);
     let started = app.ctx.clock.now();
-    let (mut going, databases) = targets(&snapshot, &mut scratch, folder.path())?;
+    let (mut going, databases) = targets(&snapshot, &mut scratch, place.path())?;
     let prepared = app.ctx.clock.now();
     let restored = restore_quietly(&snapshot, &mut going, app)?;
     drop(going);
@@ -81,7 +82,7 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     }
     let checked = app.ctx.clock.now();
     scratch.remove()?;
-    folder.close().map_err(|error| failed(format!("cannot remove the scratch folder: {error}")))?;
+    place.close()?;
     app.progress.finish();
     let times = [
         ("prepare", prepared.since(started)),

@@ -32,9 +32,10 @@ use crate::time::parse_time;
 #[expect(clippy::struct_excessive_bools, reason = "these are the flags of the command")]
 #[command(group = clap::ArgGroup::new("where").required(true).multiple(true))]
 pub struct Args {
-    /// The snapshot and, perhaps, a path in it: @yesterday:/database/main/users
+    /// The snapshot and, perhaps, a path in it: @yesterday:/database/main/users. More paths may
+    /// follow: they are restored together
     #[arg(value_name = "SNAPSHOT[:PATH]")]
-    place: Option<String>,
+    places: Vec<String>,
     /// Restore into this directory: files into DIR/storage/NAME and DIR/configuration, tables as
     /// JSON lines into DIR/database/NAME
     #[arg(long, value_name = "DIR", group = "where")]
@@ -138,7 +139,7 @@ impl Args {
     /// The snapshot and the path. With --at and the like, only a path need be given.
     fn wanted(&self) -> Result<SnapshotPath, Failure> {
         let by_flag = self.at.is_some() || self.at_lsn.is_some() || self.before_xid.is_some();
-        let mut wanted = match (self.place.as_deref(), by_flag) {
+        let mut wanted = match (self.places.first().map(String::as_str), by_flag) {
             (Some(path), true) if path.starts_with('/') => {
                 SnapshotPath::parse(&format!("latest:{path}"))
             }
@@ -155,6 +156,37 @@ impl Args {
             wanted.snapshot = format!("@{time}");
         }
         Ok(wanted)
+    }
+
+    /// What is restored of each source: the first path says `path`.
+    fn chosen(
+        &self,
+        snapshot: &Snapshot,
+        path: &str,
+    ) -> Result<Vec<(SourceRecord, Selection)>, Failure> {
+        let mut scopes = Vec::new();
+        // A snapshot without a path is all of it, unless paths follow.
+        if !path.is_empty() || self.places.len() < 2 {
+            scopes.push(Scope::of(snapshot, path)?);
+        }
+        for path in self.places.iter().skip(1) {
+            if !path.starts_with('/') {
+                return Err(usage(
+                    format!("`{path}` is no path in the snapshot"),
+                    "name one snapshot, and then paths: latest /database/main/users /storage",
+                ));
+            }
+            scopes.push(Scope::of(snapshot, path)?);
+        }
+        let mut chosen = Vec::new();
+        for source in &snapshot.manifest.sources {
+            let of_source = |scope: &&Scope| scope.has_source(source.kind, &source.name);
+            let scopes: Vec<&Scope> = scopes.iter().filter(of_source).collect();
+            if let Some(selection) = selection(&scopes)? {
+                chosen.push((source.clone(), selection));
+            }
+        }
+        Ok(chosen)
     }
 
     /// Up to which moment, where the place or a flag names one.
@@ -206,9 +238,14 @@ impl Args {
     }
 
     /// Whether only some records of one table are asked for where only a table will do.
-    fn check_table(&self, selection: &Selection) -> Result<(), Failure> {
+    fn check_table(&self, chosen: &[(SourceRecord, Selection)]) -> Result<(), Failure> {
         let asks = !self.only.is_empty() || self.with_parents || self.with_children;
-        if asks && *selection == Selection::Everything {
+        let of_one_table = match chosen {
+            [(_, Selection::Trees(trees))] => trees.len() == 1,
+            [(_, Selection::Entries { .. })] => true,
+            _ => false,
+        };
+        if asks && !of_one_table {
             return Err(usage(
                 "--where, --with-parents and --with-children are for records of one table",
                 "name it, as in latest:/database/main/users",
@@ -246,21 +283,15 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
         }
         None => snapshot,
     };
-    let scope = Scope::of(&snapshot, &wanted.path)?;
-    let selection = match (scope.tree.clone(), scope.keys.clone()) {
-        (Some(tree), Some(keys)) => Selection::Entries { tree, keys },
-        (Some(tree), None) => Selection::Tree(tree),
-        (None, _) => Selection::Everything,
-    };
-    args.check_table(&selection)?;
-    let in_scope = |source: &&SourceRecord| scope.has_source(source.kind, &source.name);
-    let sources: Vec<_> = snapshot.manifest.sources.iter().filter(in_scope).collect();
-    if sources.is_empty() {
+    let chosen = args.chosen(&snapshot, &wanted.path)?;
+    args.check_table(&chosen)?;
+    if chosen.is_empty() {
         return Err(usage(
             format!("there is nothing at {}:{}", wanted.snapshot, wanted.path),
             "look around with `coeval ls`",
         ));
     }
+    let sources: Vec<&SourceRecord> = chosen.iter().map(|(source, _)| source).collect();
     let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
     let url = match &args.database {
         Some(url) => Some(DatabaseUrl::new(&dereference(url, "--database")?)?),
@@ -268,17 +299,45 @@ pub fn run(args: &Args, app: &App) -> Result<Done, Failure> {
     };
     let going = match (&args.target, &url) {
         (Some(target), _) => {
-            return into_directory(args, target, &snapshot, &sources, &selection, app);
+            return into_directory(args, target, &snapshot, &chosen, app);
         }
         (None, Some(url)) if !args.in_place => {
-            vec![Going::database(&snapshot, only_database(&sources)?, url)?]
+            let database = only_database(&sources)?;
+            let is_it = |(source, _): &&(SourceRecord, Selection)| source.kind == Kind::Database;
+            let selection = chosen.iter().find(is_it).map(|(_, selection)| selection);
+            vec![(Going::database(&snapshot, database, url)?, selection)]
         }
-        (None, url) => in_place(&snapshot, &sources, url.as_ref(), app)?,
+        (None, url) => {
+            let going = in_place(&snapshot, &sources, url.as_ref(), app)?;
+            going.into_iter().zip(chosen.iter().map(|(_, selection)| Some(selection))).collect()
+        }
     };
     let records = args.records(app)?;
-    let going = going.into_iter().map(|going| args.apply(going, &snapshot, &selection, &records));
+    let going = going.into_iter().map(|(going, selection)| {
+        args.apply(going, &snapshot, selection.unwrap_or(&Selection::Everything), &records)
+    });
     let mut going = going.collect::<Result<Vec<_>, Failure>>()?;
     targets::restore(&snapshot, &mut going, &args.how(dry_run, &records.2), app)
+}
+
+/// What several paths choose of one source; `None` without any.
+fn selection(scopes: &[&Scope]) -> Result<Option<Selection>, Failure> {
+    Ok(Some(match scopes {
+        [] => return Ok(None),
+        scopes if scopes.iter().any(|scope| scope.tree.is_none()) => Selection::Everything,
+        [Scope { tree: Some(tree), keys: Some(keys), .. }] => {
+            Selection::Entries { tree: tree.clone(), keys: keys.clone() }
+        }
+        scopes if scopes.iter().all(|scope| scope.keys.is_none()) => {
+            Selection::Trees(scopes.iter().filter_map(|scope| scope.tree.clone()).collect())
+        }
+        _ => {
+            return Err(usage(
+                "several records, or several folders or files of one source",
+                "restore them one after the other, or choose with --where or --include",
+            ));
+        }
+    }))
 }
 
 /// A copy of the snapshot by the rules of a file.
@@ -368,18 +427,17 @@ fn into_directory(
     args: &Args,
     target: &std::path::Path,
     snapshot: &Snapshot,
-    sources: &[&SourceRecord],
-    selection: &Selection,
+    chosen: &[(SourceRecord, Selection)],
     app: &App,
 ) -> Result<Done, Failure> {
     let target = absolute(target)?;
     let extras = if args.delete { Extras::Delete } else { Extras::Keep };
     let (databases, files): (Vec<_>, Vec<_>) =
-        sources.iter().partition(|source| source.kind == Kind::Database);
+        chosen.iter().partition(|(source, _)| source.kind == Kind::Database);
     let mut done = Done::Fully;
     if !files.is_empty() {
         let records = (Overwrite::Always, extras, RecordRules::default());
-        let to = |source: &&SourceRecord| {
+        let to = |(source, selection): &(SourceRecord, Selection)| {
             let mut root = target.join(source.kind.as_str());
             if !source.name.is_empty() {
                 root.push(file_name(&source.name)?);
@@ -391,7 +449,7 @@ fn into_directory(
         let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
         done = targets::restore(snapshot, &mut going, &args.how(dry_run, &records.2), app)?;
     }
-    for source in databases {
+    for (source, selection) in databases {
         let folder = target.join(Kind::Database.as_str());
         if args.dry_run {
             let path = source_path(source.kind, &source.name);

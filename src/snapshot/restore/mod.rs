@@ -63,8 +63,8 @@ pub struct Destination<'a> {
 pub enum Selection {
     /// All.
     Everything,
-    /// One tree: a table.
-    Tree(String),
+    /// Some trees: tables.
+    Trees(Vec<String>),
     /// The entries of one tree with this key, or below it.
     Entries {
         /// The tree.
@@ -165,14 +165,16 @@ fn plan_one(
     planned: &mut Planned,
     ctx: &Context,
 ) -> Result<(), Failure> {
-    let wanted = Wanted::of(snapshot, destination, ctx)?;
+    let mut wanted = Wanted::of(snapshot, destination, ctx)?;
     let source = destination.target.as_source();
     let present = source.begin(None, ctx)?;
     let trees = capture::capture_trees(wanted.to_scratch(), source, &present, None, ctx)?.trees;
     source.end()?;
+    let trees = by_name(trees);
+    wanted.empty_what_was_not_there(&trees)?;
     let fit = destination.target.fit(&wanted.description, ctx)?;
     let present = match fit {
-        Fit::Kept => by_name(trees),
+        Fit::Kept => trees,
         Fit::Rebuilt => BTreeMap::new(),
     };
     let (kind, source) = (destination.kind, destination.name.clone());
@@ -288,7 +290,8 @@ fn apply_all(
     };
     let mut staged = Vec::new();
     for destination in destinations.iter_mut() {
-        let wanted = Wanted::of(snapshot, destination, ctx)?;
+        let mut wanted = Wanted::of(snapshot, destination, ctx)?;
+        wanted.empty_what_was_not_there(&before.of(destination))?;
         let expected = apply_one(&wanted, destination, &before, &mut restored, ctx)?;
         staged.push((wanted, expected));
     }
@@ -495,12 +498,6 @@ impl Applied {
             (_, None) => self.deleted += 1,
             (Some(_), Some(_)) => self.updated += 1,
         }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.inserted += other.inserted;
-        self.updated += other.updated;
-        self.deleted += other.deleted;
     }
 }
 

@@ -15,7 +15,10 @@ use crate::report::Event;
 use crate::snapshot::capture::{self, To};
 use crate::snapshot::manifest::SourceRecord;
 use crate::snapshot::opened::{self, Snapshot, TreeRecord};
-use crate::source::{Description, Extras, Fit, Kind, Owners, Plan, TreeInfo};
+use crate::source::record::DatabaseHeader;
+use crate::source::{
+    Description, Extras, Fit, Kind, LARGE_OBJECTS, Owners, Plan, TreeInfo, large_objects,
+};
 use crate::tree::{
     self, Change, Changes, Content, Difference, EachRun, Shape, Sought, Tree, Value,
 };
@@ -54,7 +57,9 @@ impl<'s> Wanted<'s> {
         let all = snapshot.trees(source)?;
         let (mut trees, keys) = match &destination.selection {
             Selection::Everything => (all.clone(), None),
-            Selection::Tree(name) => (pick(&all, name), None),
+            Selection::Trees(names) => {
+                (names.iter().flat_map(|name| pick(&all, name)).collect(), None)
+            }
             Selection::Entries { tree, keys } => (pick(&all, tree), Some(keys.clone())),
         };
         let whole = destination.selection == Selection::Everything;
@@ -74,6 +79,29 @@ impl<'s> Wanted<'s> {
             }
         }
         Ok(Self { kind, snapshot, description, trees, all, whole, rules, scratch })
+    }
+
+    /// Wants no large objects where the snapshot says that there were none, and there are some
+    /// now: they have a tree only where there are any.
+    pub(super) fn empty_what_was_not_there(
+        &mut self,
+        present: &BTreeMap<String, Tree>,
+    ) -> Result<(), Failure> {
+        let is_known = self.all.iter().any(|record| record.info.name == LARGE_OBJECTS);
+        if self.kind != Kind::Database
+            || !self.whole
+            || is_known
+            || !present.contains_key(LARGE_OBJECTS)
+            || !DatabaseHeader::from_json(&self.description.header)?.large_objects
+        {
+            return Ok(());
+        }
+        let none = Box::new(std::iter::empty());
+        let tree = tree::edit(&self.scratch, &self.scratch, &self.shape()?, None, none)?;
+        let record = TreeRecord { info: large_objects(), tree };
+        self.trees.push(record.clone());
+        self.all.push(record);
+        Ok(())
     }
 
     /// How the trees are cut and stored.

@@ -18,6 +18,7 @@ use super::connect::{CopyIn, Db};
 use super::copytext::{push_field, push_line};
 use super::error::PostgresError;
 use super::foreign;
+use super::large;
 use super::proof::{self, Touched, Written};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -52,7 +53,7 @@ pub(super) fn update(
 ) -> Result<(Applied, Option<Written>), Failure> {
     let references = catalog::references(db)?;
     let mut staged = Vec::new();
-    for tree in plan.trees() {
+    for tree in plan.trees().iter().filter(|tree| tree.name != large::TREE) {
         let table = tables.iter().find(|table| table.tree == tree.name);
         let table = table.ok_or_else(|| PostgresError::NoTable { table: tree.name.clone() })?;
         staged.extend(Staged::stage(db, table, staged.len(), plan.opened(tree)?, ctx)?);
@@ -166,7 +167,7 @@ fn put(copy: &mut CopyIn<'_>, tree: &str, columns: usize, value: Value) -> Resul
     Ok(copy.flush()?)
 }
 
-fn content(tree: &str, content: Content) -> Result<Vec<u8>, PostgresError> {
+pub(super) fn content(tree: &str, content: Content) -> Result<Vec<u8>, PostgresError> {
     let failed = |source| PostgresError::Content { table: tree.to_owned(), source };
     match content {
         Content::Inline(bytes) => Ok(bytes),

@@ -1,5 +1,6 @@
 //! The statements that make the empty database: taken by `pg_dump`, which knows every kind of
-//! object of every version, and run again when the structure of a target differs.
+//! object of every version, or else from the catalogue, and run again when the structure of a
+//! target differs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,34 +9,46 @@ use super::super::record::Schema;
 use super::catalog::{Server, ident};
 use super::connect::{Db, Login};
 use super::error::PostgresError;
+use super::statements;
 
 /// What became of the attempt to take the schema.
 #[derive(Debug)]
 pub(super) struct Dumped {
     /// The schema, or the reason why there is none: rows can be captured without.
     pub schema: Schema,
-    /// Whether a `pg_dump` that should do failed: then the capture lacks what it should have.
-    pub failed: bool,
+    /// What a `pg_dump` said that should do and failed.
+    pub failure: Option<String>,
 }
 
 /// Takes the schema as of `snapshot`, or as of now.
 pub(super) fn dump(
+    db: &mut Db,
     login: &Login,
     server: &Server,
     program: Option<&Path>,
     snapshot: Option<&str>,
-) -> Dumped {
+) -> Result<Dumped, PostgresError> {
     let program = match find(server.major, program) {
         Ok(program) => program,
-        Err(reason) => return Dumped { schema: Schema::Unavailable { reason }, failed: false },
+        Err(reason) => return Ok(Dumped { schema: of_catalogue(db, &reason)?, failure: None }),
     };
     let section = |name| section(&program, login, name, snapshot);
     match section("pre-data").and_then(|pre_data| Ok((pre_data, section("post-data")?))) {
         Ok((pre_data, post_data)) => {
-            Dumped { schema: Schema::PgDump { pre_data, post_data }, failed: false }
+            Ok(Dumped { schema: Schema::PgDump { pre_data, post_data }, failure: None })
         }
-        Err(reason) => Dumped { schema: Schema::Unavailable { reason }, failed: true },
+        Err(reason) => Ok(Dumped { schema: of_catalogue(db, &reason)?, failure: Some(reason) }),
     }
+}
+
+/// The schema as the catalogue has it. `reason` is why `pg_dump` does not tell.
+pub(super) fn of_catalogue(db: &mut Db, reason: &str) -> Result<Schema, PostgresError> {
+    Ok(match statements::read(db)? {
+        Ok((pre_data, post_data)) => Schema::Catalogue { pre_data, post_data },
+        Err(others) => Schema::Unavailable {
+            reason: format!("{reason}, and only pg_dump can write down {}", others.join(", ")),
+        },
+    })
 }
 
 /// A `pg_dump` that is not older than the server: of the server's own version if there is one, so

@@ -211,6 +211,10 @@ impl PostgresError {
 
     fn hint_of_code(&self) -> Option<String> {
         let hint = match self.code()? {
+            "42501" if self.to_string().contains("row-level security") => {
+                "let the role see all rows, with `ALTER ROLE … BYPASSRLS` or as the owner of the \
+                 table without FORCE, or name the table in exclude-tables"
+            }
             "42501" => {
                 "grant the role what is missing (reading everything: `GRANT pg_read_all_data TO \
                  …`), or name the table in exclude-tables"
@@ -221,6 +225,10 @@ impl PostgresError {
             "28P01" | "28000" => "check the user and password in the database's URL",
             "3D000" => "create the database with `createdb`, or correct its name in the URL",
             "42704" => "create the missing role or object, and try again",
+            "53200" => {
+                "raise max_locks_per_transaction: every large object that is made or removed \
+                 takes a lock until the end"
+            }
             "53300" => "free a connection or raise max_connections, and try again",
             "57P01" | "57P02" | "57P03" => "the server is stopping or starting; try again",
             "23503" | "23505" | "23514" | "23502" => {

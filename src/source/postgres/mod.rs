@@ -18,13 +18,16 @@ mod copytext;
 mod ddl;
 mod decoding;
 mod error;
+mod follow;
 mod foreign;
+mod large;
 mod position;
 mod proof;
 mod ranges;
 mod session;
 mod setup;
 mod slot;
+mod statements;
 mod transactions;
 
 use std::fmt;
@@ -34,14 +37,16 @@ use std::sync::Arc;
 use globset::{GlobBuilder, GlobSetBuilder};
 
 pub use error::PostgresError;
+pub(crate) use large::{TREE as LARGE_OBJECTS, tree as large_objects};
 pub(crate) use position::NOTE as POSITION;
 pub use setup::{Requirement, State};
 pub use transactions::parse_lsn;
 pub(crate) use transactions::{CHANGES, COMMITS, Commit, Logged};
 
 use self::connect::{Db, Login};
+use self::follow::Following;
 use self::position::Position;
-use self::session::{Config, Following, Purpose, Session};
+use self::session::{Config, Purpose, Session};
 use self::slot::Dirty;
 use super::record;
 use super::{Applied, Delta, Description, Fit, Kind, Parent, Plan, Source, Target, TreeInfo};
@@ -130,7 +135,7 @@ impl Postgres {
     ) -> Result<Option<Description>, Failure> {
         let mut db = self.connect()?;
         db.execute("beginning a transaction", session::READ)?;
-        let found = match session::unchanged(&mut db, parent)? {
+        let found = match follow::unchanged(&mut db, parent)? {
             Some((now, header)) => {
                 let (description, mut position) = parent.clone();
                 if position.log.is_none() {
@@ -237,6 +242,9 @@ impl Source for Postgres {
         let session = session.as_mut().ok_or_else(|| config.not_open("reading"))?;
         if let (COMMITS | CHANGES, Some(since)) = (tree.name.as_str(), &mut session.since) {
             return Ok(Delta::Everything(since.changed.transactions.aid(&tree.name)?));
+        }
+        if tree.name == large::TREE {
+            return session.large_objects(parent, ctx);
         }
         let table = session.table(&tree.name)?.clone();
         // After a restore has written, the parent is what was read under its locks before.

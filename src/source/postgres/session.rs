@@ -9,13 +9,15 @@ use globset::GlobSet;
 use super::super::record::{
     self, DatabaseHeader, Engine, Schema, Sequence, TableHeader, hash_json,
 };
-use super::super::{Applied, Description, Fit, Plan, TreeInfo};
+use super::super::{Applied, Delta, Description, Fit, Parent, Plan, TreeInfo};
 use super::catalog::{self, Server, Table, qualified};
 use super::connect::{Db, Login};
 use super::error::PostgresError;
-use super::position::{self, Now, Position};
+use super::follow::{Following, everything, unchanged};
+use super::large::{self, Large};
+use super::position::{self, Position};
 use super::proof::Written;
-use super::slot::{self, Changed, Dirty};
+use super::slot::{Changed, Dirty};
 use super::{apply, ddl, transactions};
 use crate::context::Context;
 use crate::hint::Failure;
@@ -25,8 +27,6 @@ use crate::report::Event;
 const ATTEMPTS: usize = 5;
 /// How a transaction begins that reads everything as of one instant.
 pub(super) const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// From how many bytes of log on that a slot keeps the operator hears of it.
-const MUCH_LOG: u64 = 4 << 30;
 /// How long to wait for a lock before someone else's migration is called busy.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s'";
 
@@ -58,6 +58,8 @@ pub(super) struct Session {
     /// Tables to read or restore.
     pub tables: Vec<Table>,
     excluded: Vec<Table>,
+    /// Large objects, if there are any, or shall be, and they are not excluded.
+    large: Option<Large>,
     /// Names the instant of a capture, so that `pg_dump` can read as of the same.
     pub snapshot: Option<String>,
     schema: Option<ddl::Dumped>,
@@ -122,12 +124,21 @@ impl Session {
                 Purpose::Restore => None,
             };
             let server = catalog::server(&mut db)?;
+            let large = if server.large_objects > 0 && !config.exclude.is_match(large::TREE) {
+                if purpose == Purpose::Restore {
+                    Large::lock(&mut db)?;
+                }
+                Some(Large::new(&mut db)?)
+            } else {
+                None
+            };
             return Ok(Self {
                 db,
                 purpose,
                 server,
                 tables,
                 excluded,
+                large,
                 snapshot,
                 schema: None,
                 fitted: None,
@@ -153,7 +164,7 @@ impl Session {
         let Some((_, header)) = unchanged(&mut self.db, parent)? else { return Ok(None) };
         let (description, _) = parent;
         if let schema @ Schema::PgDump { .. } = &header.schema {
-            self.schema = Some(ddl::Dumped { schema: schema.clone(), failed: false });
+            self.schema = Some(ddl::Dumped { schema: schema.clone(), failure: None });
         }
         let (trees, notes) = (description.trees.clone(), description.notes.clone());
         Ok(Some(Description { header: header.to_json(), trees, aids: Vec::new(), notes }))
@@ -176,6 +187,11 @@ impl Session {
         let db = &mut self.db;
         let following = Following { config, now: &now, tables: &self.tables, then };
         let changed = following.read(db, position, ctx)?;
+        if let (Some(large), true) = (&self.large, position.log.is_some())
+            && let Some(witness) = large.witness(db)?
+        {
+            position.tables.insert(large::TREE.to_owned(), witness);
+        }
         if position.log.is_none() && !now.is_durable(db)? {
             position.snapshot = None;
         }
@@ -202,24 +218,31 @@ impl Session {
         ctx: &Context,
     ) -> Result<Description, PostgresError> {
         let name = &config.name;
-        let dumped = self.schema(config);
-        let schema = dumped.schema.clone();
-        if let Schema::Unavailable { reason } = &schema {
-            ctx.report(if dumped.failed {
+        let ddl::Dumped { schema, failure } = self.schema(config)?;
+        let (schema, failure) = (schema.clone(), failure.clone());
+        match (&schema, failure) {
+            (Schema::Unavailable { reason }, Some(_)) => {
                 let item = format!("database/{name}: schema");
-                Event::Skipped { item, reason: reason.clone() }
-            } else {
-                Event::Note(format!(
-                    "database {name}: rows are captured without the schema, because {reason}"
-                ))
-            });
+                ctx.report(Event::Skipped { item, reason: reason.clone() });
+            }
+            (Schema::Unavailable { reason }, None) => ctx.report(Event::Note(format!(
+                "database {name}: rows are captured without the schema, because {reason}"
+            ))),
+            (_, Some(failure)) => ctx.report(Event::Note(format!(
+                "database {name}: the schema is taken from the catalogue, because {failure}"
+            ))),
+            (_, None) => {}
         }
-        self.tell_what_is_left_out(name, ctx);
+        self.tell_what_is_left_out(config, ctx);
         let hashes: Vec<(&str, &str)> = self
             .tables
             .iter()
             .map(|table| (table.tree.as_str(), table.header.schema_hash.as_str()))
             .collect();
+        let mut excluded: Vec<String> =
+            self.excluded.iter().map(|table| table.tree.clone()).collect();
+        let large_objects = !config.exclude.is_match(large::TREE);
+        excluded.extend((!large_objects).then(|| large::TREE.to_owned()));
         let header = DatabaseHeader {
             version: record::VERSION,
             engine: Engine::Postgresql,
@@ -230,14 +253,17 @@ impl Session {
             schema_hash: hash_json(&hashes),
             extensions: self.server.extensions.clone(),
             sequences: catalog::sequences(&mut self.db)?,
-            excluded_tables: self.excluded.iter().map(|table| table.tree.clone()).collect(),
+            excluded_tables: excluded,
+            large_objects,
         };
         let tree = |table: &Table| TreeInfo {
             name: table.tree.clone(),
             header: table.header.to_json(),
             estimate: table.estimate,
         };
-        let trees = self.tables.iter().map(tree).collect();
+        let mut trees: Vec<TreeInfo> = self.tables.iter().map(tree).collect();
+        trees.extend(self.large.is_some().then(large::tree));
+        trees.sort_by(|a, b| a.name.cmp(&b.name));
         let note = |position: &Position| (position::NOTE.to_owned(), position.to_note());
         let notes = self.position.iter().map(note).collect();
         let aid =
@@ -248,15 +274,19 @@ impl Session {
         Ok(Description { header: header.to_json(), trees, aids, notes })
     }
 
-    fn schema(&mut self, config: &Config) -> &ddl::Dumped {
-        let same = self.schema_of_parent();
-        let Self { server, snapshot, schema, .. } = self;
-        schema.get_or_insert_with(|| match same {
-            Some(schema) => ddl::Dumped { schema, failed: false },
-            None => {
-                ddl::dump(&config.login, server, config.pg_dump.as_deref(), snapshot.as_deref())
-            }
-        })
+    fn schema(&mut self, config: &Config) -> Result<&ddl::Dumped, PostgresError> {
+        let known = match self.schema.take() {
+            Some(known) => known,
+            None => match self.schema_of_parent() {
+                Some(schema) => ddl::Dumped { schema, failure: None },
+                None => {
+                    let Self { db, server, snapshot, .. } = self;
+                    let (login, program) = (&config.login, config.pg_dump.as_deref());
+                    ddl::dump(db, login, server, program, snapshot.as_deref())?
+                }
+            },
+        };
+        Ok(self.schema.insert(known))
     }
 
     /// The schema in the snapshot before, if it is still that.
@@ -282,13 +312,30 @@ impl Session {
         (db, Some(since.changed.of(number, table)))
     }
 
-    fn tell_what_is_left_out(&self, name: &str, ctx: &Context) {
-        if self.server.large_objects > 0 {
-            ctx.report(Event::Skipped {
-                item: format!("database/{name}: {} large objects", self.server.large_objects),
-                reason: "large objects are not supported".to_owned(),
-            });
+    /// The large objects, unless they are as in the parent.
+    pub(super) fn large_objects<'a>(
+        &'a mut self,
+        parent: Option<&dyn Parent>,
+        ctx: &'a Context,
+    ) -> Result<Delta<'a>, Failure> {
+        let unchanged = || Ok(Delta::SinceParent(Box::new(std::iter::empty())));
+        let missing = || PostgresError::NoTable { table: large::TREE.to_owned() };
+        let large = self.large.as_mut().ok_or_else(missing)?;
+        let witness = |position: &Position| position.tables.get(large::TREE).copied();
+        let now = self.position.as_ref().and_then(witness);
+        let then = self.since.as_ref().and_then(|since| witness(&since.position));
+        if parent.is_some() && now.is_some() && now == then {
+            return unchanged();
         }
+        let restoring = self.purpose == Purpose::Restore;
+        if parent.is_some() && restoring && large.is_as_before(&mut self.db)? {
+            return unchanged();
+        }
+        Ok(Delta::Everything(large.read(&mut self.db, self.purpose, ctx)?))
+    }
+
+    fn tell_what_is_left_out(&self, config: &Config, ctx: &Context) {
+        let name = &config.name;
         for table in &self.server.foreign_tables {
             ctx.report(Event::Note(format!(
                 "database {name}: the rows of foreign table {table} live elsewhere and are left out"
@@ -300,7 +347,7 @@ impl Session {
     /// compared as a whole.
     fn differing(&self, wanted: &Description) -> Result<Vec<String>, PostgresError> {
         let mut differing = Vec::new();
-        for tree in &wanted.trees {
+        for tree in wanted.trees.iter().filter(|tree| tree.name != large::TREE) {
             let header = TableHeader::from_json(&tree.header)?;
             let live = self.tables.iter().chain(&self.excluded).find(|t| t.tree == tree.name);
             if live.is_none_or(|table| table.header.schema_hash != header.schema_hash) {
@@ -324,25 +371,32 @@ impl Session {
             return Err(PostgresError::Engine { engine: header.engine });
         }
         let differing = self.differing(wanted)?;
-        let fit =
-            match (&header.schema, &self.schema(config).schema) {
-                (wanted @ Schema::PgDump { .. }, live @ Schema::PgDump { .. }) => {
-                    if wanted == live { Fit::Kept } else { Fit::Rebuilt }
-                }
-                _ if differing.is_empty() => Fit::Kept,
-                (Schema::PgDump { .. }, _) => Fit::Rebuilt,
-                (Schema::Unavailable { reason }, _) => {
-                    let reason = reason.clone();
-                    return Err(PostgresError::Structure { tables: differing, reason });
-                }
-                (Schema::SqliteMaster { .. }, _) => {
-                    return Err(PostgresError::Engine { engine: Engine::Sqlite });
-                }
-            };
-        if let (Fit::Rebuilt, Schema::PgDump { pre_data, .. }) = (fit, &header.schema) {
+        let live = match (&header.schema, &self.schema(config)?.schema) {
+            // Both as the catalogue has it, so that they can be compared.
+            (Schema::Catalogue { .. }, Schema::PgDump { .. }) => {
+                ddl::of_catalogue(&mut self.db, "the snapshot was taken without pg_dump")?
+            }
+            (_, live) => live.clone(),
+        };
+        let fit = match (&header.schema, &live) {
+            (wanted @ Schema::PgDump { .. }, live @ Schema::PgDump { .. })
+            | (wanted @ Schema::Catalogue { .. }, live @ Schema::Catalogue { .. }) => {
+                if wanted == live { Fit::Kept } else { Fit::Rebuilt }
+            }
+            _ if differing.is_empty() => Fit::Kept,
+            (Schema::PgDump { .. } | Schema::Catalogue { .. }, _) => Fit::Rebuilt,
+            (Schema::Unavailable { reason }, _) => {
+                let reason = reason.clone();
+                return Err(PostgresError::Structure { tables: differing, reason });
+            }
+            (Schema::SqliteMaster { .. }, _) => {
+                return Err(PostgresError::Engine { engine: Engine::Sqlite });
+            }
+        };
+        if let (Fit::Rebuilt, Some((pre_data, _))) = (fit, header.schema.parts()) {
             self.rebuild(config, &header, pre_data, ctx)?;
             // `pg_dump` would wait for this transaction; and this is what it would say.
-            self.schema = Some(ddl::Dumped { schema: header.schema.clone(), failed: false });
+            self.schema = Some(ddl::Dumped { schema: header.schema.clone(), failure: None });
         }
         self.fitted = Some((header, fit));
         Ok(fit)
@@ -403,8 +457,18 @@ impl Session {
         let (_, fit) = self.fitted.as_ref().ok_or_else(|| config.not_open("restoring rows"))?;
         // From here on the tables are not what they were.
         self.since = None;
-        if *fit == Fit::Kept {
-            let (applied, written) = apply::update(&mut self.db, &self.tables, plan, ctx)?;
+        let fit = *fit;
+        let mut large = Applied::default();
+        if plan.trees().iter().any(|tree| tree.name == large::TREE) {
+            if self.large.is_none() {
+                self.large = Some(Large::new(&mut self.db)?);
+            }
+            if let Some(objects) = &mut self.large {
+                large = objects.apply(&mut self.db, plan, fit, ctx)?;
+            }
+        }
+        if fit == Fit::Kept {
+            let (mut applied, written) = apply::update(&mut self.db, &self.tables, plan, ctx)?;
             self.written = written;
             for view in &self.server.materialized_views {
                 ctx.report(Event::Note(format!(
@@ -412,10 +476,11 @@ impl Session {
                      `REFRESH MATERIALIZED VIEW {view}`"
                 )));
             }
+            applied.add(large);
             return Ok(applied);
         }
-        let mut applied = Applied::default();
-        for tree in plan.trees() {
+        let mut applied = large;
+        for tree in plan.trees().iter().filter(|tree| tree.name != large::TREE) {
             ctx.phase(format!("restoring table {}", tree.name), None);
             applied.inserted += apply::fill(&mut self.db, tree, plan.opened(tree)?, ctx)?;
         }
@@ -429,7 +494,7 @@ impl Session {
         for sequence in &wanted.sequences {
             set_sequence(&mut self.db, sequence)?;
         }
-        if let Schema::PgDump { post_data, .. } = &wanted.schema {
+        if let Some((_, post_data)) = wanted.schema.parts() {
             ctx.phase(format!("making the indexes of database {}", config.name), None);
             self.run_schema(config, "making indexes and constraints", post_data, ctx)?;
         }
@@ -490,71 +555,6 @@ fn set_sequence(db: &mut Db, sequence: &Sequence) -> Result<(), PostgresError> {
     );
     db.execute(&format!("setting sequence {name}"), &sql)?;
     Ok(())
-}
-
-/// The instant and the header of a database, if it is as it was then.
-pub(super) fn unchanged(
-    db: &mut Db,
-    (then, position): &(Description, Position),
-) -> Result<Option<(Now, DatabaseHeader)>, PostgresError> {
-    let now = position::now(db)?.filter(|now| now.sees_the_same_as(position));
-    let Some(now) = now else { return Ok(None) };
-    let mut header = DatabaseHeader::from_json(&then.header)?;
-    // Numbers are handed out also by transactions that come to nothing.
-    header.sequences = catalog::sequences(db)?;
-    Ok(Some((now, header)))
-}
-
-/// What the log is read for.
-pub(super) struct Following<'a> {
-    pub config: &'a Config,
-    pub now: &'a Now,
-    pub tables: &'a [Table],
-    /// The position of the snapshot before.
-    pub then: Option<&'a Position>,
-}
-
-impl Following<'_> {
-    /// Reads the log of the database's slot, if it has one, and notes in `position` how far. Gives
-    /// what changed since the snapshot before, or why that cannot be told.
-    pub(super) fn read(
-        &self,
-        db: &mut Db,
-        position: &mut Position,
-        ctx: &Context,
-    ) -> Result<Option<Result<Changed, String>>, Failure> {
-        let database = self.config.login.database();
-        let name = self.config.slot.clone().unwrap_or_else(|| slot::default_name(database));
-        let Some(slot) = slot::find(db, &name)? else {
-            let missing = || Err(format!("there is no replication slot {name}"));
-            return Ok(self.config.slot.as_ref().map(|_| missing()));
-        };
-        if let Some(retained) = slot.retained.filter(|bytes| *bytes > MUCH_LOG) {
-            ctx.report(Event::Note(format!(
-                "database {}: slot {name} keeps {} MiB of log on the server; if nobody takes \
-                 snapshots any more, remove it with `coeval database remove`",
-                self.config.name,
-                retained >> 20
-            )));
-        }
-        if let Some(trouble) = slot.trouble(database) {
-            return Ok(Some(Err(trouble)));
-        }
-        match slot::read(&self.config.login, &slot, self.then, self.now, self.tables, ctx) {
-            Ok(log) => {
-                position.log = Some(log.position);
-                position.snapshot = Some(log.seen);
-                Ok(Some(log.changed))
-            }
-            Err(error) => Ok(Some(Err(error.to_string()))),
-        }
-    }
-}
-
-/// Says why a capture reads more than what changed.
-fn everything(config: &Config, reason: &str, ctx: &Context) {
-    let name = &config.name;
-    ctx.report(Event::Note(format!("database {name}: every table is read, because {reason}")));
 }
 
 impl Config {

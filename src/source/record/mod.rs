@@ -63,6 +63,9 @@ pub struct DatabaseHeader {
     pub sequences: Vec<Sequence>,
     /// Tables whose rows were left out because the configuration says so, as tree names.
     pub excluded_tables: Vec<String>,
+    /// Whether large objects were captured, too: where they have no tree, there were none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub large_objects: bool,
 }
 
 /// The structure of a database as the statements that create it.
@@ -76,6 +79,13 @@ pub enum Schema {
         /// What is made after the rows: constraints, indexes, triggers.
         post_data: String,
     },
+    /// The same as far as the catalogue tells, where there was no `pg_dump`.
+    Catalogue {
+        /// What must be there before the rows.
+        pre_data: String,
+        /// What is made after the rows.
+        post_data: String,
+    },
     /// The rows of `sqlite_master`.
     SqliteMaster {
         /// In the order of their creation.
@@ -86,6 +96,19 @@ pub enum Schema {
         /// Why, as a sentence.
         reason: String,
     },
+}
+
+impl Schema {
+    /// The statements to run before and after the rows, where it is made of statements of
+    /// PostgreSQL.
+    pub fn parts(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::PgDump { pre_data, post_data } | Self::Catalogue { pre_data, post_data } => {
+                Some((pre_data, post_data))
+            }
+            Self::SqliteMaster { .. } | Self::Unavailable { .. } => None,
+        }
+    }
 }
 
 /// One row of `sqlite_master`.

@@ -21,6 +21,10 @@ use crate::source::record::Field;
 /// How long to wait for another connection's lock.
 const BUSY: Duration = Duration::from_secs(30);
 
+/// Memory for pages of a restore, KiB. Without a write-ahead log, changed pages that do not fit are
+/// written before the commit, and from then on nobody can read.
+const CACHE: u32 = 64 << 10;
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -56,7 +60,9 @@ impl Connection {
             .pragma("trusted_schema", "OFF");
         options = match access {
             Access::Read => options.pragma("query_only", "ON"),
-            Access::Restore => options.pragma("ignore_check_constraints", "ON"),
+            Access::Restore => options
+                .pragma("ignore_check_constraints", "ON")
+                .pragma("cache_size", format!("-{CACHE}")),
         };
         let files = Files::open(path)?;
         let runtime = tokio::runtime::Builder::new_current_thread()

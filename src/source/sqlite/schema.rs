@@ -128,6 +128,7 @@ pub(super) fn read(
         extensions: Vec::new(),
         sequences: read_sequences(db)?,
         excluded_tables,
+        large_objects: false,
     };
     Ok(Catalog { header, tables, hidden })
 }

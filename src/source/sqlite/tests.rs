@@ -265,6 +265,28 @@ fn readers_never_wait_for_a_restore() {
 }
 
 #[test]
+fn without_a_log_readers_wait_only_for_the_commit() {
+    let folder = TempDir::new().unwrap();
+    // More pages than the cache holds by default.
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)";
+    let path = database(
+        &folder,
+        "db",
+        &format!(
+            "PRAGMA journal_mode = DELETE; CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+             {rows} INSERT INTO t SELECT i, hex(zeroblob(500)) FROM n;"
+        ),
+    );
+    let wanted = capture(&path);
+    shell(&path, "UPDATE t SET v = 'new' || v;");
+    let mut target = SqliteTarget::new(source(&path));
+    apply(&mut target, &wanted, &later()).unwrap();
+    assert_eq!(shell(&path, "SELECT substr(v, 1, 3) FROM t WHERE id = 6000;"), "new\n");
+    target.commit().unwrap();
+    assert_eq!(shell(&path, "SELECT substr(v, 1, 3) FROM t WHERE id = 6000;"), "000\n");
+}
+
+#[test]
 fn a_reader_misses_nothing_during_a_restore() {
     let folder = TempDir::new().unwrap();
     let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)";
