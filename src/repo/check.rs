@@ -138,11 +138,7 @@ impl Repo {
             Ok::<_, Failure>(())
         })?;
         let mut checked = checked.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match self.add_dependants(&mut checked.damaged) {
-            // A segment that cannot be read was found above.
-            Err(RepoError::Open(_) | RepoError::Format(_)) => {}
-            done => done?,
-        }
+        self.add_dependants(&mut checked.damaged)?;
         if read != ReadData::Structure {
             checked.all_since = turns.verified(&checked.whole, &self.memory, ctx);
         }
@@ -357,16 +353,20 @@ impl Repo {
             return Ok(());
         }
         let mut dependants = Vec::new();
-        self.each_indexed_pack(&mut |pack| {
+        let read = self.each_indexed_pack(&mut |pack| {
             for chunk in pack.footer.blocks.iter().flat_map(|block| &block.chunks) {
                 if chunk.base.is_some_and(|base| damaged.contains(&base)) {
                     dependants.push(chunk.id);
                 }
             }
             Ok(())
-        })?;
+        });
         damaged.extend(dependants);
-        Ok(())
+        match read {
+            // A segment that cannot be read is a finding already.
+            Err(RepoError::Open(_) | RepoError::Format(_)) => Ok(()),
+            read => read,
+        }
     }
 
     /// What a pack says of itself: its header, trailer and footer.

@@ -124,7 +124,10 @@ impl Repo {
         let Some((base, whole)) = self.view.base_after(predecessor)? else { return Ok(None) };
         match self.read_whole(&base, whole) {
             Ok(bytes) => Ok(Some((base, bytes))),
-            Err(RepoError::PackGone { .. } | RepoError::ChunkDamaged { .. }) => Ok(None),
+            // A store that fails for good fails whoever writes next.
+            Err(
+                RepoError::PackGone { .. } | RepoError::ChunkDamaged { .. } | RepoError::Backend(_),
+            ) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -323,11 +323,7 @@ pub(super) fn capture_trees(
                 None => {
                     let tree = match (old, parent) {
                         (None, Some(parent)) => {
-                            let before = match parent.tree(&info.name) {
-                                Err(failure) if failure.kind() == ErrorKind::Damage => None,
-                                before => before?,
-                            };
-                            tree::build_after(&**reader, writer, &shape, before, changes)?
+                            build_after((reader, writer), &shape, parent, info, changes)?
                         }
                         (old, _) => tree::edit(&**reader, writer, &shape, old, changes)?,
                     };
@@ -347,6 +343,22 @@ pub(super) fn capture_trees(
     let aids = capture(&description.aids, None)?;
     sizes.retain(|name, _| trees.iter().any(|record| record.info.name == *name));
     Ok(CapturedTrees { trees, aids, sizes })
+}
+
+/// Makes a tree of everything, in the place of the parent's. What of that is damaged does not
+/// matter.
+fn build_after(
+    (reader, writer): (&Arc<Repo>, &dyn ChunkWriter),
+    shape: &Shape,
+    parent: &ParentSource<'_>,
+    info: &TreeInfo,
+    changes: Changes<'_>,
+) -> Result<Tree, Failure> {
+    let before = match parent.tree(&info.name) {
+        Err(failure) if failure.kind() == ErrorKind::Damage => None,
+        before => before?,
+    };
+    Ok(tree::build_after(&**reader, writer, shape, before, changes)?)
 }
 
 /// A table as it is read as a whole; none from a source that knows that nothing changed.

@@ -50,6 +50,9 @@ const CACHE_MOST: usize = 192 << 20;
 /// The name of a file that says that the database was found to be damaged.
 const DAMAGED: &str = "damaged";
 
+/// Chunks that are whole, and those that are differences.
+pub(super) type News<'a> = (&'a [(ChunkId, Location)], &'a [(ChunkId, Difference)]);
+
 /// A database with chunks, packs and the segments they came from.
 pub(in crate::repo) struct Store {
     db: DB,
@@ -264,7 +267,7 @@ impl Store {
     pub(super) fn write(
         &self,
         packs: &[(u32, PackInfo)],
-        (chunks, differences): (&[(ChunkId, Location)], &[(ChunkId, Difference)]),
+        (chunks, differences): News<'_>,
         segments: &[SegmentId],
     ) -> Result<(), RepoError> {
         let mut batch = WriteBatch::default();
