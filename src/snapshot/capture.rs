@@ -321,12 +321,8 @@ pub(super) fn capture_trees(
                     whole.unwrap_or(tree)
                 }
                 None => {
-                    let tree = match (old, parent) {
-                        (None, Some(parent)) => {
-                            build_after((reader, writer), &shape, parent, info, changes)?
-                        }
-                        (old, _) => tree::edit(&**reader, writer, &shape, old, changes)?,
-                    };
+                    let both = (reader, writer);
+                    let tree = store_tree(both, &shape, (old, parent), info, changes)?;
                     sizes.insert(info.name.clone(), counted.get());
                     tree
                 }
@@ -345,15 +341,18 @@ pub(super) fn capture_trees(
     Ok(CapturedTrees { trees, aids, sizes })
 }
 
-/// Makes a tree of everything, in the place of the parent's. What of that is damaged does not
-/// matter.
-fn build_after(
+/// Edits the old tree; or, if there is none, makes one of everything in the place of the parent's,
+/// of which it does not matter what is damaged.
+fn store_tree(
     (reader, writer): (&Arc<Repo>, &dyn ChunkWriter),
     shape: &Shape,
-    parent: &ParentSource<'_>,
+    (old, parent): (Option<Tree>, Option<&ParentSource<'_>>),
     info: &TreeInfo,
     changes: Changes<'_>,
 ) -> Result<Tree, Failure> {
+    let (None, Some(parent)) = (old, parent) else {
+        return Ok(tree::edit(&**reader, writer, shape, old, changes)?);
+    };
     let before = match parent.tree(&info.name) {
         Err(failure) if failure.kind() == ErrorKind::Damage => None,
         before => before?,
