@@ -139,7 +139,8 @@ fn classes(port: u16) -> BTreeMap<String, usize> {
 fn only_packs_of_content_go_to_the_colder_class() {
     let server = moto::Server::start();
     let remote = Remote::at(server.port(), "edms");
-    let noise: String = (0..20_000_u64).map(|n| format!("{}\n", n.wrapping_pow(5))).collect();
+    let numbers: Vec<String> = (0..20_000_u64).map(|n| n.wrapping_pow(5).to_string()).collect();
+    let noise = numbers.join("\n");
     remote.world.write("docs/large.txt", &noise);
     remote.ok(&["init", "-q"]);
     remote.ok(&["--content-class", "STANDARD_IA", "backup", "-q"]);

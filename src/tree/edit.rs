@@ -4,6 +4,7 @@
 //! became of its nodes, as sorted changes. So an edit streams through all levels at once, and
 //! memory holds about one node for each.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::change::{Change, Changes, Content, Value};
@@ -121,7 +122,13 @@ fn run(mut editor: Editor<'_>, changes: Changes<'_>, old: Option<Tree>) -> Resul
     let (writer, shape) = (editor.writer, editor.shape);
     let mut streams = editor.old.as_ref().map(|old| OldStreams::new(Rc::clone(old)));
     let reader = editor.old.as_ref().map(|old| old.reader);
-    let tasks = checked(changes).map(|change| {
+    let changes = Announced {
+        changes: checked(changes),
+        old: editor.old.clone(),
+        window: 1,
+        taken: VecDeque::new(),
+    };
+    let tasks = changes.map(|change| {
         let change = change?;
         let before = match (&mut streams, &change.value, reader) {
             (Some(streams), Some(Value { content: Content::Reader(_), .. }), Some(reader)) => {
@@ -141,6 +148,57 @@ fn run(mut editor: Editor<'_>, changes: Changes<'_>, old: Option<Tree>) -> Resul
         editor.change(0, &key, item)
     })?;
     editor.finish(old)
+}
+
+/// Changes, some of which are taken before they are needed, so that the nodes they touch can be
+/// read together.
+struct Announced<'a, I> {
+    changes: I,
+    old: Option<Rc<Old<'a>>>,
+    /// How many to take the next time: twice as many each time, so that a small edit reads little.
+    window: usize,
+    taken: VecDeque<Result<Change, TreeError>>,
+}
+
+/// The most changes that are taken ahead, and the most bytes of contents.
+const AHEAD: usize = 64;
+const AHEAD_BYTES: usize = 1 << 20;
+
+impl<I: Iterator<Item = Result<Change, TreeError>>> Announced<'_, I> {
+    fn take_ahead(&mut self) {
+        let mut bytes = 0;
+        while self.taken.len() < self.window && bytes < AHEAD_BYTES {
+            let Some(change) = self.changes.next() else { break };
+            let content = change.as_ref().ok().and_then(|change| change.value.as_ref());
+            match content.map(|value| &value.content) {
+                Some(Content::Inline(content)) => bytes += content.len(),
+                // An open file, perhaps: those are opened one by one.
+                Some(Content::Reader(_)) => bytes = AHEAD_BYTES,
+                Some(Content::Stored(_)) | None => {}
+            }
+            let is_last = change.is_err();
+            self.taken.push_back(change);
+            if is_last {
+                break;
+            }
+        }
+        self.window = (2 * self.window).min(AHEAD);
+        let keys: Vec<&[u8]> = self.taken.iter().flatten().map(|change| &*change.key).collect();
+        if let Some(old) = self.old.as_ref().filter(|_| keys.len() > 1) {
+            old.read_ahead(&keys);
+        }
+    }
+}
+
+impl<I: Iterator<Item = Result<Change, TreeError>>> Iterator for Announced<'_, I> {
+    type Item = Result<Change, TreeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.taken.is_empty() {
+            self.take_ahead();
+        }
+        self.taken.pop_front()
+    }
 }
 
 /// The changes, as long as they are in order and their keys not too long.

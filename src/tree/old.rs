@@ -1,13 +1,17 @@
 //! The tree that is edited: its nodes and streams, asked for in ascending order.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
 
 use super::Tree;
 use super::error::TreeError;
 use super::node::Node;
 use super::stream::Stream;
+use crate::hint::Failure;
 use crate::id::ChunkId;
 use crate::repo::ChunkReader;
 
@@ -18,6 +22,8 @@ pub(super) struct Old<'a> {
     /// Nodes read last. The editors of neighbouring levels, and who looks ahead for streams, need
     /// the same ones at about the same time.
     recent: RefCell<VecDeque<(ChunkId, Rc<Node>)>>,
+    /// Nodes that were read ahead, the last time and the time before.
+    ahead: RefCell<[HashMap<ChunkId, Bytes>; 2]>,
 }
 
 impl<'a> Old<'a> {
@@ -29,7 +35,58 @@ impl<'a> Old<'a> {
         tree: &Tree,
     ) -> Result<Option<Self>, TreeError> {
         let root = Rc::new(Node::read_root(reader, tree)?);
-        Ok((root.len() > 0).then(|| Self { reader, root, recent: RefCell::default() }))
+        Ok((root.len() > 0).then(|| Self {
+            reader,
+            root,
+            recent: RefCell::default(),
+            ahead: RefCell::default(),
+        }))
+    }
+
+    /// Reads the nodes in which these keys are or would be, in ascending order, by several
+    /// threads. What cannot be read is tried again where it is needed.
+    pub(super) fn read_ahead(&self, keys: &[&[u8]]) {
+        let mut read = HashMap::new();
+        // The error belongs to whoever needs the node.
+        let _ = self.read_below(keys, &mut read);
+        let mut ahead = self.ahead.borrow_mut();
+        ahead.swap(0, 1);
+        ahead[0] = read;
+    }
+
+    /// Level by level, so that as much as possible is read at once.
+    fn read_below(
+        &self,
+        keys: &[&[u8]],
+        read: &mut HashMap<ChunkId, Bytes>,
+    ) -> Result<(), Failure> {
+        let mut nodes = vec![(Rc::clone(&self.root), keys)];
+        while nodes.first().is_some_and(|(node, _)| node.level() > 0) {
+            let mut children = Vec::new();
+            for (node, keys) in &nodes {
+                // Past the last key there is still the last node, which an appended entry joins.
+                let place = |key: &&[u8]| node.lower_bound(key).min(node.len() - 1);
+                let shares = keys.chunk_by(|a, b| place(a) == place(b));
+                children.extend(shares.map(|keys| (Rc::clone(node), place(&keys[0]), keys)));
+            }
+            let ids: Vec<_> = children.iter().map(|(node, at, _)| node.child(*at).id).collect();
+            let found = Mutex::new(vec![None; ids.len()]);
+            let keep = |index: usize, bytes: Bytes| {
+                found.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(bytes);
+                Ok(())
+            };
+            self.reader.read_chunks(&ids, rayon::current_num_threads(), &keep)?;
+            let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+            nodes.clear();
+            for ((node, at, keys), bytes) in children.into_iter().zip(found) {
+                let Some(bytes) = bytes else { continue };
+                read.insert(node.child(at).id, bytes.clone());
+                if node.level() > 1 {
+                    nodes.push((Rc::new(node.decode_child(at, bytes)?), keys));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn child(&self, parent: &Node, at: usize) -> Result<Rc<Node>, TreeError> {
@@ -38,7 +95,11 @@ impl<'a> Old<'a> {
         if let Some((_, node)) = recent.iter().find(|(known, _)| *known == id) {
             return Ok(Rc::clone(node));
         }
-        let node = Rc::new(parent.read_child(self.reader, at)?);
+        let ahead = self.ahead.borrow_mut().iter_mut().find_map(|read| read.remove(&id));
+        let node = Rc::new(match ahead {
+            Some(bytes) => parent.decode_child(at, bytes)?,
+            None => parent.read_child(self.reader, at)?,
+        });
         recent.truncate(Self::RECENT - 1);
         recent.push_front((id, Rc::clone(&node)));
         Ok(node)

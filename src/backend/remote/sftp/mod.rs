@@ -116,8 +116,8 @@ impl Sftp {
     }
 
     /// What to tell of a failed request.
-    fn explain(&self, action: &'static str, name: &str, trouble: Trouble) -> BackendError {
-        let kind = match &trouble {
+    fn explain(&self, action: &'static str, name: &str, trouble: &Trouble) -> BackendError {
+        let kind = match trouble {
             Trouble::Lost(_) => BackendErrorKind::Unreachable,
             Trouble::Unfit(_) => BackendErrorKind::Unfit,
             Trouble::Refused { code: StatusCode::NoSuchFile, .. } => BackendErrorKind::NotFound,
@@ -137,7 +137,7 @@ impl Sftp {
         let answered = self.answered.load(Ordering::Relaxed);
         let patience = if answered { self.patience } else { Duration::ZERO };
         let is_passing = |trouble: &Trouble| matches!(trouble, Trouble::Lost(_));
-        let result = self.runtime.block_on(patience::ask(patience, is_passing, async || {
+        let result = self.runtime.block_on(patience::ask(patience, is_passing, async move || {
             let connection = self.connected().await?;
             let result = attempt(&connection).await;
             if let Err(Trouble::Lost(_)) = &result {
@@ -287,7 +287,7 @@ impl Backend for Sftp {
                 let shown = format!("{}/{name}", self.place);
                 return BackendError::new(BackendErrorKind::Full, "no room is left for", shown);
             }
-            self.explain("cannot write", name, trouble)
+            self.explain("cannot write", name, &trouble)
         })
     }
 
@@ -301,7 +301,7 @@ impl Backend for Sftp {
                 message: "this is not a file".to_owned(),
             }),
         });
-        read.map(Bytes::from).map_err(|trouble| self.explain("cannot read", name, trouble))
+        read.map(Bytes::from).map_err(|trouble| self.explain("cannot read", name, &trouble))
     }
 
     fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BackendError> {
@@ -311,11 +311,11 @@ impl Backend for Sftp {
         // A damaged reference may ask for anything.
         let read = if wanted == 0 || wanted > SIZE_MAX || range.end > OFFSET_MAX {
             let size = self.ask(async |server| server.size(&path).await);
-            let size = size.map_err(|trouble| self.explain("cannot read", name, trouble))?;
+            let size = size.map_err(|trouble| self.explain("cannot read", name, &trouble))?;
             (wanted == 0 && size.is_some_and(|size| range.end <= size)).then(Vec::new)
         } else {
             let read = self.ask(async |server| server.read(&path, range.clone()).await);
-            let read = read.map_err(|trouble| self.explain("cannot read", name, trouble))?;
+            let read = read.map_err(|trouble| self.explain("cannot read", name, &trouble))?;
             (read.len() as u64 == wanted).then_some(read)
         };
         read.map(Bytes::from).ok_or_else(|| self.too_short(name))
@@ -338,7 +338,7 @@ impl Backend for Sftp {
             }
             Ok(found)
         });
-        let mut found = listed.map_err(|trouble| self.explain("cannot list", folder, trouble))?;
+        let mut found = listed.map_err(|trouble| self.explain("cannot list", folder, &trouble))?;
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
@@ -355,7 +355,7 @@ impl Backend for Sftp {
             Err(trouble) if trouble.is(StatusCode::NoSuchFile) => Ok(Deleted::Absent),
             Err(trouble) => Err(trouble),
         });
-        deleted.map_err(|trouble| self.explain("cannot delete", name, trouble))
+        deleted.map_err(|trouble| self.explain("cannot delete", name, &trouble))
     }
 
     fn place(&self) -> String {

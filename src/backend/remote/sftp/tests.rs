@@ -48,8 +48,8 @@ fn objects_are_for_their_owner_and_no_temporary_file_stays() {
     }
     assert_eq!(mode(&root.join("packs/ab/x")), 0o400);
     assert_eq!(std::fs::read_dir(root.join("packs/ab")).unwrap().count(), 1);
-    std::fs::write(root.join("packs/.tmp-of-a-killed-process"), "").unwrap();
-    std::fs::write(root.join("packs/Notes"), "").unwrap();
+    std::fs::File::create(root.join("packs/.tmp-of-a-killed-process")).unwrap();
+    std::fs::File::create(root.join("packs/Notes")).unwrap();
     assert_eq!(store.list("").unwrap().len(), 1);
 }
 
