@@ -14,6 +14,7 @@ use std::process::Command;
 use coeval::id::{ChunkId, PackId, RepoId, SegmentId, SnapshotId, hex, unhex};
 use coeval::repo::format::collection::Collection;
 use coeval::repo::format::config::{Chunking, Config, Gathering, Trees, Zstd};
+use coeval::repo::format::difference::frame_at;
 use coeval::repo::format::pack::{BlockEntry, ChunkEntry, Footer};
 use coeval::repo::format::segment::{PackRecord, Segment};
 use coeval::repo::format::{FormatError, block, codec, pack};
@@ -155,7 +156,14 @@ fn blocks_are_read_as_they_were() {
     let decode = |name| block::Decoder::new().unwrap().decode_owned(&vector(name));
     assert_eq!(decode("block stored").as_deref(), Ok(&b"coeval"[..]));
     assert_eq!(decode("block zstd").as_deref(), Ok(&chunks[..]));
-    assert!(decode("block delta").is_err(), "codec 2 is for a later version");
+    assert!(decode("block delta").is_err(), "differences are read otherwise");
+    let difference = [&chunks[..70], b"again ", &chunks[70..]].concat();
+    let block = vector("block of differences");
+    for start in [0, 146] {
+        let frame = frame_at(&block, start).expect("a frame");
+        let decoded = block::Decoder::new().unwrap().decode_difference(frame, &chunks);
+        assert_eq!(decoded.as_deref(), Ok(&difference[..]));
+    }
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use coeval::backend::{Backend, Memory};
 use coeval::context::Context;
-use coeval::crypto::{KdfCost, KeyFile, Unlock};
-use coeval::hint::{ErrorKind, Failure};
-use coeval::id::ChunkId;
+use coeval::crypto::{KdfCost, KeyFile, ObjectKind, Sealer, Unlock};
+use coeval::hint::{ErrorKind, Failure, Hint as _};
+use coeval::id::{ChunkId, RepoId};
+use coeval::repo::format::config::Config;
 use coeval::repo::{
     ChunkReader as _, ChunkWriter as _, Class, Compression, NewKey, ReadData, Repo, Unlocking,
 };
@@ -121,6 +122,115 @@ fn chunks_come_back_however_hard_they_were_compressed() {
     assert!(sizes[0] > sizes[1] && sizes[1] > sizes[4], "{sizes:?}");
 }
 
+/// What is noise, and the same with some bytes changed as often as `generation` says.
+fn generation(generation: u8) -> Vec<(Class, Vec<u8>)> {
+    let change = |(at, (class, mut bytes)): (usize, (Class, Vec<u8>))| {
+        for n in 1..=generation {
+            let place = bytes.len() / usize::from(n + 1);
+            bytes.splice(place..place + 9, [n, u8::try_from(at).expect("few")]);
+        }
+        (class, bytes)
+    };
+    let noise = chunks(7).into_iter().filter(|(_, bytes)| bytes.len() > 4_000 && bytes[0] != 7);
+    noise.enumerate().map(change).collect()
+}
+
+/// Stores chunks in the place of others, and says how many bytes that took.
+fn succeed(repo: &Repo, chunks: &[(Class, Vec<u8>)], before: &[ChunkId]) -> (Vec<ChunkId>, u64) {
+    repo.write(Compression::Auto, &Context::new(), |session| {
+        let write = |((class, bytes), id): (&(Class, Vec<u8>), &ChunkId)| {
+            Ok(session.write_successor(*class, bytes, Some(*id))?)
+        };
+        let ids: Vec<_> = chunks.iter().zip(before).map(write).collect::<Result<_, Failure>>()?;
+        session.commit(b"")?;
+        Ok((ids, session.written().stored))
+    })
+    .expect("it commits")
+}
+
+fn assert_there(repo: &Repo, ids: &[ChunkId], chunks: &[(Class, Vec<u8>)]) {
+    for (id, (_, bytes)) in ids.iter().zip(chunks) {
+        assert_eq!(repo.read_chunk(id).expect("a chunk"), bytes.as_slice());
+    }
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let each = |at: usize, bytes: bytes::Bytes| {
+        assert_eq!(bytes, chunks[at].1);
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    };
+    repo.read_chunks(ids, 2, &each).expect("chunks");
+    assert_eq!(count.into_inner(), ids.len());
+    assert_eq!(repo.contains_many(ids).expect("a look-up"), vec![true; ids.len()]);
+}
+
+#[test]
+fn what_is_much_like_its_predecessor_takes_little_and_comes_back() {
+    let mut world = World::new();
+    let mut before = store(&world.open(), &generation(0));
+    for number in 1..4 {
+        let chunks = generation(number);
+        // What takes the place of a difference is one to the same base.
+        let (ids, stored) = succeed(&world.open(), &chunks, &before);
+        assert!(stored < 3_000, "{stored} bytes in generation {number}");
+        assert_there(&world.open(), &ids, &chunks);
+        before = ids;
+    }
+    // The same again takes nothing, and noise of its own is stored whole.
+    assert_eq!(succeed(&world.open(), &generation(3), &before).1, 0);
+    let others = chunks(8).into_iter().filter(|(_, b)| b[..].first() != Some(&8)).skip(3);
+    let others: Vec<_> = others.take(before.len()).collect();
+    let (ids, stored) = succeed(&world.open(), &others, &before);
+    assert!(stored > others.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+    world.cache = tempfile::tempdir().expect("a folder");
+    assert_there(&world.open(), &ids, &others);
+    assert_there(&world.open(), &before, &generation(3));
+    let checked = world.open().check_objects(ReadData::Everything, &Context::new());
+    assert_eq!(checked.expect("a check").findings, []);
+}
+
+#[test]
+fn what_depends_on_a_lost_base_is_named_and_stored_again() {
+    let world = World::new();
+    let first = store(&world.open(), &generation(0));
+    let packs = world.backend.list("packs/").expect("packs");
+    let (second, _) = succeed(&world.open(), &generation(1), &first);
+    for pack in packs {
+        world.backend.delete(&pack.name).expect("deleted");
+    }
+    let repo = world.open();
+    let checked = repo.check_objects(ReadData::Structure, &Context::new()).expect("a check");
+    assert!(second.iter().all(|id| checked.damaged.contains(id)));
+    let error = repo.read_chunk(&second[0]).expect_err("its base is gone");
+    assert_eq!(error.kind(), ErrorKind::Damage, "{error}");
+    assert_eq!(repo.contains_many(&second).expect("a look-up"), vec![false; second.len()]);
+    let (again, stored) = succeed(&repo, &generation(1), &first);
+    assert_eq!(again, second);
+    assert!(stored > 300_000, "{stored}");
+    assert_there(&repo, &second, &generation(1));
+}
+
+#[test]
+fn a_repository_of_the_first_version_gets_no_differences() {
+    let backend = Arc::new(Memory::default());
+    Repo::init(&*backend, &[], &Context::new()).expect("a repository");
+    let cache = tempfile::tempdir().expect("a folder");
+    let nobody = || unreachable!("it is not encrypted");
+    let open = || {
+        let backend = Arc::clone(&backend) as Arc<dyn Backend>;
+        Repo::open(backend, &Unlocking::Ask(&nobody), cache.path()).expect("it opens")
+    };
+    let config = Config { version: 1, ..open().config().clone() };
+    let sealer = Sealer::plain(RepoId::new([0; 16]));
+    let bytes = config.encode().expect("bytes");
+    let object = sealer.seal_object(ObjectKind::Config, "config", &bytes).expect("sealed");
+    backend.delete("config").expect("deleted");
+    backend.create("config", &object).expect("created");
+    let first = store(&open(), &generation(0));
+    let (second, stored) = succeed(&open(), &generation(1), &first);
+    assert!(stored > 1_000_000, "{stored}");
+    assert_there(&open(), &second, &generation(1));
+}
+
 #[test]
 fn nothing_is_seen_of_a_session_that_fails() {
     let world = World::new();
@@ -191,7 +301,11 @@ fn every_flipped_byte_is_found() {
     let world = World::new();
     let mut small: Vec<_> = chunks(5).into_iter().filter(|(_, b)| b.len() < 6_000).collect();
     small.truncate(7);
-    store(&world.open(), &small);
+    let ids = store(&world.open(), &small);
+    let noise = small.iter().zip(ids).find(|((_, bytes), _)| bytes.len() == 5_000);
+    let ((class, mut changed), id) = noise.map(|(c, id)| (c.clone(), id)).expect("one of them");
+    changed[700] ^= 1;
+    assert!(succeed(&world.open(), &[(class, changed)], &[id]).1 < 1_000);
     let clean = world.open().check_objects(ReadData::Everything, &Context::new());
     assert_eq!(clean.expect("a check").findings, []);
     let mut flips = 0;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::error::RepoError;
 use super::format::block::Decoder;
+use super::format::difference::frames;
 use super::format::pack::{self, BlockEntry, Footer, Part};
 use super::format::segment::PackRecord;
 use super::format::{FormatError, codec, name};
@@ -137,6 +138,7 @@ impl Repo {
             Ok::<_, Failure>(())
         })?;
         let mut checked = checked.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.add_dependants(&mut checked.damaged)?;
         if read != ReadData::Structure {
             checked.all_since = turns.verified(&checked.whole, &self.memory, ctx);
         }
@@ -322,23 +324,48 @@ impl Repo {
         entry: &BlockEntry,
     ) -> Result<(), RepoError> {
         let opened = opener.open(number, Part::Block as u8, sealed.to_vec())?;
+        let wrong = |reason: &str| FormatError { what: "block", reason: reason.to_owned() };
+        if entry.chunks.iter().any(|chunk| chunk.base.is_some()) {
+            let mut chunks = entry.chunks.iter();
+            for frame in frames(&opened)? {
+                let chunk = chunks.next().ok_or_else(|| wrong("it is longer than its chunks"))?;
+                self.verify_difference(chunk, frame?, decoder)?;
+            }
+            return match chunks.next() {
+                None => Ok(()),
+                Some(_) => Err(wrong("it is shorter than its chunks").into()),
+            };
+        }
         let mut rest = decoder.decode(&opened)?;
-        let wrong = |reason: String| FormatError { what: "block", reason };
         for chunk in &entry.chunks {
             let (bytes, after) = rest
                 .split_at_checked(chunk.length as usize)
-                .ok_or_else(|| wrong("it is shorter than its chunks".to_owned()))?;
-            if self.sealer.chunk_id(bytes) != chunk.id {
-                let reason =
-                    format!("the bytes of chunk {} do not have its name", chunk.id.short());
-                return Err(wrong(reason).into());
-            }
+                .ok_or_else(|| wrong("it is shorter than its chunks"))?;
+            self.verify(chunk, bytes)?;
             rest = after;
         }
-        if rest.is_empty() {
+        if rest.is_empty() { Ok(()) } else { Err(wrong("it is longer than its chunks").into()) }
+    }
+
+    /// Adds the chunks that are stored as differences to damaged ones.
+    fn add_dependants(&self, damaged: &mut HashSet<ChunkId>) -> Result<(), RepoError> {
+        if damaged.is_empty() || !self.config.allows_differences() {
+            return Ok(());
+        }
+        let mut dependants = Vec::new();
+        let read = self.each_indexed_pack(&mut |pack| {
+            for chunk in pack.footer.blocks.iter().flat_map(|block| &block.chunks) {
+                if chunk.base.is_some_and(|base| damaged.contains(&base)) {
+                    dependants.push(chunk.id);
+                }
+            }
             Ok(())
-        } else {
-            Err(wrong("it is longer than its chunks".to_owned()).into())
+        });
+        damaged.extend(dependants);
+        match read {
+            // A segment that cannot be read is a finding already.
+            Err(RepoError::Open(_) | RepoError::Format(_)) => Ok(()),
+            read => read,
         }
     }
 

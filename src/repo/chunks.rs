@@ -53,13 +53,14 @@ pub trait ChunkWriter: Sync {
     /// session is committed, not before.
     fn write_chunk(&self, class: Class, bytes: &[u8]) -> Result<ChunkId, RepoError>;
 
-    /// The same for bytes that may well be those of `known`, a chunk that is in the repository:
-    /// if they are, nothing is looked up.
-    fn write_known_chunk(
+    /// The same for bytes that take the place of `predecessor`, a chunk that is in the repository:
+    /// if they are its bytes, nothing is looked up; if they are much like them, only the
+    /// difference may be stored.
+    fn write_successor(
         &self,
         class: Class,
         bytes: &[u8],
-        _known: Option<ChunkId>,
+        _predecessor: Option<ChunkId>,
     ) -> Result<ChunkId, RepoError> {
         self.write_chunk(class, bytes)
     }

@@ -54,7 +54,7 @@ impl Luck {
     /// Then one of so many is.
     const PROBE: u32 = 16;
 
-    fn is_worth_a_try(&self) -> bool {
+    pub(super) fn is_worth_a_try(&self) -> bool {
         let failures = self.0.load(Ordering::Relaxed);
         if failures < Self::PATIENCE {
             return true;

@@ -61,6 +61,12 @@ pub enum RepoError {
         /// What is wrong.
         reason: String,
     },
+    /// A pack is not where this host's view of the index says.
+    #[error("pack {pack} is gone")]
+    PackGone {
+        /// Which pack.
+        pack: PackId,
+    },
     /// A block did not decode to what was put into it, before its pack was published: the
     /// machine's memory or processor is faulty. Nothing was committed.
     #[error("a block that was just compressed does not decode to the same bytes")]
@@ -145,6 +151,7 @@ impl Hint for RepoError {
             Self::NoSuchKey { .. } | Self::LastKey => ErrorKind::Usage,
             Self::Undecided { .. } => ErrorKind::Busy,
             Self::ChunkMissing { .. }
+            | Self::PackGone { .. }
             | Self::ChunkDamaged { .. }
             | Self::Unsound { .. }
             | Self::Format(_) => ErrorKind::Damage,
@@ -169,7 +176,7 @@ impl Hint for RepoError {
             }
             Self::LastKey => "add another with `coeval key add` first",
             Self::NoSuchKey { .. } => "list them with `coeval key list`",
-            Self::ChunkMissing { .. } | Self::ChunkDamaged { .. } => {
+            Self::ChunkMissing { .. } | Self::PackGone { .. } | Self::ChunkDamaged { .. } => {
                 "see what is affected with `coeval check --read-data`"
             }
             Self::Machine => "test this machine's memory before you trust it with backups",

@@ -8,7 +8,7 @@ use super::chunks::{ChunkReader as _, EachChunk};
 use super::error::RepoError;
 use super::format::name;
 use super::open::Repo;
-use super::view::Location;
+use super::view::{Found, Location};
 use crate::hint::Failure;
 use crate::id::ChunkId;
 
@@ -20,12 +20,16 @@ const RANGE: u64 = 2 << 20;
 /// The shortest of which it is worth while to make several.
 const SHARE: u64 = 64 << 10;
 
-/// A wanted chunk and where it is.
+/// A wanted chunk and where it is. One that is stored as a difference is read where its base is:
+/// differences are small, and few blocks hold many.
 struct Wanted<'a> {
     /// Its place in the caller's list.
     index: usize,
     id: &'a ChunkId,
+    /// Where it, or its base, is whole.
     location: Location,
+    /// The base, and where the difference is.
+    difference: Option<(ChunkId, Location)>,
 }
 
 impl Wanted<'_> {
@@ -50,10 +54,14 @@ impl Repo {
         each: &EachChunk<'_>,
     ) -> Result<(), Failure> {
         let mut wanted = Vec::with_capacity(ids.len());
-        for (index, (id, location)) in ids.iter().zip(self.view.locate_many(ids)?).enumerate() {
+        for (index, (id, found)) in ids.iter().zip(self.view.locate_many(ids)?).enumerate() {
             // What this host does not know yet is looked up in the repository.
-            let location = location.map_or_else(|| self.locate(id), Ok)?;
-            wanted.push(Wanted { index, id, location });
+            let Found { location, base } = found.map_or_else(|| self.locate(id), Ok)?;
+            let (location, difference) = match base {
+                None => (location, None),
+                Some((base, whole)) => (whole, Some((base, location))),
+            };
+            wanted.push(Wanted { index, id, location, difference });
         }
         wanted.sort_unstable_by_key(|w| (w.location.pack, w.location.offset, w.location.inner));
         let ranges = ranges(&wanted, jobs);
@@ -105,13 +113,20 @@ impl Repo {
                     Ok(sealed.slice(start..start + location.length as usize))
                 }
                 // Evicted since it was looked for.
-                None => {
-                    let range = chunks[0].start()..chunks[0].end();
-                    Ok(self.backend.get_range(&name::pack(pack.id), range)?)
-                }
+                None => self.sealed(&pack, location),
             })?;
             for chunk in chunks {
-                each(chunk.index, self.chunk(chunk.id, &pack, chunk.location, &block)?)?;
+                let Some((base, difference)) = chunk.difference else {
+                    each(chunk.index, self.chunk(chunk.id, &pack, chunk.location, &block)?)?;
+                    continue;
+                };
+                let base = self.chunk(&base, &pack, chunk.location, &block)?;
+                match self.read_difference(chunk.id, difference, &base) {
+                    Err(RepoError::PackGone { .. }) => {
+                        each(chunk.index, self.read_chunk(chunk.id)?)?;
+                    }
+                    bytes => each(chunk.index, bytes?)?,
+                }
             }
         }
         Ok(())

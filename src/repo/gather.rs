@@ -9,6 +9,7 @@ use super::compression::{Compression, Luck};
 use super::error::RepoError;
 use super::format::block::{self, Decoder, Encoder};
 use super::format::config::Gathering;
+use super::format::difference::{self, Frame};
 use super::format::pack::ChunkEntry;
 use super::open::Repo;
 use super::packer::PackBuilder;
@@ -30,7 +31,32 @@ pub(super) struct Gatherer {
     codecs: Mutex<Vec<Codec>>,
     /// What became of the last blocks.
     luck: Luck,
+    differences: Mutex<Differences>,
+    /// What became of the last chunks that were tried to be stored as differences.
+    likeness: Luck,
 }
+
+/// A block that is ready for a pack, its chunks verified.
+pub(super) struct Block {
+    pub(super) bytes: Vec<u8>,
+    pub(super) chunks: Vec<ChunkEntry>,
+}
+
+/// Differences that will be a block.
+#[derive(Default)]
+struct Differences {
+    block: difference::Builder,
+    chunks: Vec<ChunkEntry>,
+}
+
+/// Bytes of frames that are sealed together: to read one takes opening all.
+const DIFFERENCES: usize = 64 << 10;
+/// What a difference takes in the footer of its pack and in the index, besides what every chunk
+/// does: its base, twice.
+const BASES: usize = 2 * ChunkId::LEN;
+/// What compression alone can be relied upon to make of a chunk: if a difference is at most half of
+/// that, it need not be tried.
+const COMPRESSED: usize = 8;
 
 /// Chunks that will be a block.
 #[derive(Default)]
@@ -64,16 +90,14 @@ impl Gatherer {
             buffers: Mutex::default(),
             codecs: Mutex::default(),
             luck: Luck::default(),
+            differences: Mutex::default(),
+            likeness: Luck::default(),
         }
     }
 
     /// Adds a chunk; gives back what is complete. A large chunk is a block of its own.
     pub(super) fn gather(&self, id: ChunkId, bytes: &[u8]) -> Result<Option<Gathered>, RepoError> {
-        let length = u32::try_from(bytes.len())
-            .ok()
-            .filter(|length| *length as usize <= block::LIMIT)
-            .ok_or(RepoError::ChunkTooLong { length: bytes.len() })?;
-        let chunk = ChunkEntry { id, length, base: None };
+        let chunk = ChunkEntry { id, length: length(bytes.len())?, base: None };
         let limit = self.gathering.block as usize;
         if bytes.len() >= limit / 2 {
             return Ok(Some(Gathered { bytes: bytes.to_vec(), chunks: vec![chunk] }));
@@ -101,11 +125,7 @@ impl Gatherer {
         repo: &Repo,
         storing: &'a Budget,
     ) -> Result<Option<(PackBuilder, Permit<'a>)>, RepoError> {
-        let codec = lock(&self.codecs).pop();
-        let mut codec = match codec {
-            Some(codec) => codec,
-            None => Codec::new(self.compression, self.gathering).map_err(RepoError::Zstd)?,
-        };
+        let mut codec = self.codec()?;
         let Gathered { bytes, chunks } = gathered;
         let block = if self.compression.tries(&self.luck) {
             let block = codec.encoder.encode(&bytes)?;
@@ -121,15 +141,75 @@ impl Gatherer {
         drop(bytes);
         codec.verify(&block, &chunks, &repo.sealer)?;
         lock(&self.codecs).push(codec);
-        self.push(block, chunks, &repo.sealer, storing)
+        self.push(Block { bytes: block, chunks }, &repo.sealer, storing)
+    }
+
+    fn codec(&self) -> Result<Codec, RepoError> {
+        match lock(&self.codecs).pop() {
+            Some(codec) => Ok(codec),
+            None => Codec::new(self.compression, self.gathering).map_err(RepoError::Zstd),
+        }
+    }
+
+    /// Whether it is worth while to look for the base of a chunk, after what became of the last.
+    pub(super) fn tries_differences(&self) -> bool {
+        self.likeness.is_worth_a_try()
+    }
+
+    /// A chunk as the difference to a base, verified (I4); `None` unless that is at most half of
+    /// what compression would make of it, in all that it takes.
+    pub(super) fn difference(
+        &self,
+        bytes: &[u8],
+        base: &[u8],
+    ) -> Result<Option<Vec<u8>>, RepoError> {
+        if !difference::is_base(base) || bytes.len() <= COMPRESSED * BASES {
+            return Ok(None);
+        }
+        let frame = difference::encode(bytes, base)?;
+        let size = 2 * (difference::size(&frame) + BASES);
+        let mut codec = self.codec()?;
+        let is_small = size <= bytes.len() / COMPRESSED
+            || size <= bytes.len() && size <= codec.encoder.encode(bytes)?.len();
+        if is_small {
+            let frame = Frame { length: length(bytes.len())?, bytes: &frame };
+            let decoded = codec.decoder.decode_difference(frame, base);
+            if decoded.map_err(|_| RepoError::Machine)? != bytes {
+                return Err(RepoError::Machine);
+            }
+            self.likeness.shrank();
+        } else {
+            self.likeness.failed();
+        }
+        lock(&self.codecs).push(codec);
+        Ok(is_small.then_some(frame))
+    }
+
+    /// Adds a difference; gives back the block that is complete.
+    pub(super) fn gather_difference(
+        &self,
+        entry: ChunkEntry,
+        frame: &[u8],
+    ) -> Result<Option<Block>, RepoError> {
+        let mut differences = lock(&self.differences);
+        let total = differences.block.total() + entry.length as usize;
+        let full = differences.block.len() >= DIFFERENCES || total > block::LIMIT;
+        let full = full.then(|| std::mem::take(&mut *differences)).and_then(Differences::finish);
+        differences.block.push(Frame { length: entry.length, bytes: frame })?;
+        differences.chunks.push(entry);
+        Ok(full)
+    }
+
+    /// The differences that are gathered and not complete.
+    pub(super) fn rest_of_differences(&self) -> Option<Block> {
+        std::mem::take(&mut *lock(&self.differences)).finish()
     }
 
     /// Adds a block whose chunks were verified; gives back the pack that is complete without it, as
     /// [`Self::pack`] does.
     pub(super) fn push<'a>(
         &self,
-        block: Vec<u8>,
-        chunks: Vec<ChunkEntry>,
+        Block { bytes: block, chunks }: Block,
         sealer: &Sealer,
         storing: &'a Budget,
     ) -> Result<Option<(PackBuilder, Permit<'a>)>, RepoError> {
@@ -165,6 +245,21 @@ impl Gatherer {
     pub(super) fn open_packs(&self) -> impl Iterator<Item = PackBuilder> {
         std::mem::take(&mut *lock(&self.packs)).into_iter().filter(|pack| !pack.is_empty())
     }
+}
+
+impl Differences {
+    fn finish(self) -> Option<Block> {
+        let Self { block, chunks } = self;
+        (!chunks.is_empty()).then(|| Block { bytes: block.finish(), chunks })
+    }
+}
+
+/// The length of a chunk, which no block could hold if it were too long.
+pub(super) fn length(bytes: usize) -> Result<u32, RepoError> {
+    u32::try_from(bytes)
+        .ok()
+        .filter(|length| *length as usize <= block::LIMIT)
+        .ok_or(RepoError::ChunkTooLong { length: bytes })
 }
 
 impl Codec {

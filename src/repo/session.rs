@@ -16,9 +16,10 @@ use super::budget::{Budget, Permit};
 use super::chunks::{ChunkWriter, Class};
 use super::compression::Compression;
 use super::error::RepoError;
+use super::format::pack::ChunkEntry;
 use super::format::segment::{PackRecord, Segment};
 use super::format::{codec, name};
-use super::gather::{Gathered, Gatherer};
+use super::gather::{self, Block, Gathered, Gatherer};
 use super::packer::{FinishedPack, PackBuilder};
 use crate::backend::Created;
 use crate::context::Context;
@@ -79,6 +80,7 @@ struct Shared<'r> {
     ctx: &'r Context,
     id: SnapshotId,
     nonce: [u8; 16],
+    compression: Compression,
     seen: Seen,
     data: Gatherer,
     nodes: Gatherer,
@@ -181,6 +183,9 @@ impl<'scope> Session<'_, 'scope, '_> {
         shared.waiting.wait_until_unused();
         shared.check()?;
         for gatherer in [&shared.data, &shared.nodes] {
+            if let Some(rest) = gatherer.rest_of_differences() {
+                self.push(gatherer, rest)?;
+            }
             for pack in gatherer.open_packs() {
                 let permit = shared.storing.acquire(pack.len());
                 shared.store_aside(pack, permit, self.threads);
@@ -221,6 +226,44 @@ impl<'scope> Session<'_, 'scope, '_> {
         Ok(*id)
     }
 
+    /// Stores a chunk as the difference to its predecessor, or to that one's base; says whether it
+    /// did, since it does only where that saves much.
+    fn write_difference(
+        &self,
+        class: Class,
+        id: ChunkId,
+        bytes: &[u8],
+        predecessor: &ChunkId,
+    ) -> Result<bool, RepoError> {
+        let shared = self.shared;
+        let gatherer = shared.gatherer(class);
+        if !shared.has_bases(class) || !gatherer.tries_differences() {
+            return Ok(false);
+        }
+        let Some((base, base_bytes)) = shared.repo.base_after(predecessor)? else {
+            return Ok(false);
+        };
+        if base == id {
+            return Ok(false);
+        }
+        let Some(frame) = gatherer.difference(bytes, &base_bytes)? else { return Ok(false) };
+        let entry = ChunkEntry { id, length: gather::length(bytes.len())?, base: Some(base) };
+        if let Some(full) = gatherer.gather_difference(entry, &frame)? {
+            self.push(gatherer, full)?;
+        }
+        Ok(true)
+    }
+
+    /// Adds a block to a pack, and has the pack stored that is complete without it.
+    fn push(&self, gatherer: &Gatherer, block: Block) -> Result<(), RepoError> {
+        let shared = self.shared;
+        let full = gatherer.push(block, &shared.repo.sealer, &shared.storing)?;
+        if let Some((pack, permit)) = full {
+            shared.store_aside(pack, permit, self.threads);
+        }
+        Ok(())
+    }
+
     /// Has gathered chunks made into a block.
     fn submit(&self, gatherer: &'scope Gatherer, gathered: Gathered) -> Result<(), RepoError> {
         if gathered.bytes.is_empty() {
@@ -241,31 +284,36 @@ impl<'scope> Session<'_, 'scope, '_> {
 
 impl ChunkWriter for Session<'_, '_, '_> {
     fn write_chunk(&self, class: Class, bytes: &[u8]) -> Result<ChunkId, RepoError> {
-        self.write_known_chunk(class, bytes, None)
+        self.write_successor(class, bytes, None)
     }
 
-    fn write_known_chunk(
+    fn write_successor(
         &self,
         class: Class,
         bytes: &[u8],
-        known: Option<ChunkId>,
+        predecessor: Option<ChunkId>,
     ) -> Result<ChunkId, RepoError> {
         let shared = self.shared;
         shared.check()?;
         let id = shared.repo.sealer.chunk_id(bytes);
-        if known == Some(id) {
+        if predecessor == Some(id) {
             return Ok(id);
         }
         // Claiming the id is one step, so no chunk is written twice in a session.
         if !shared.seen.part(&id).insert(id) {
             return Ok(id);
         }
-        if shared.repo.view.locate_lasting(&id)?.is_some() {
+        if shared.repo.view.lasts(&id)? {
             shared.seen.part(&id).remove(&id);
             return Ok(id);
         }
         shared.chunks.fetch_add(1, Ordering::Relaxed);
         shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if let Some(predecessor) = predecessor
+            && self.write_difference(class, id, bytes, &predecessor)?
+        {
+            return Ok(id);
+        }
         let gatherer = shared.gatherer(class);
         if let Some(full) = gatherer.gather(id, bytes)? {
             self.submit(gatherer, full)?;
@@ -301,6 +349,7 @@ impl<'r> Shared<'r> {
             ctx,
             id,
             nonce,
+            compression,
             seen: Seen(std::array::from_fn(|_| Mutex::default())),
             data: gatherer(Class::Data, repo.config.data, OPEN_DATA_PACKS),
             nodes: gatherer(Class::Node, repo.config.nodes, 1),
@@ -322,6 +371,15 @@ impl<'r> Shared<'r> {
             Class::Data => &self.data,
             Class::Node => &self.nodes,
         }
+    }
+
+    /// Whether chunks may be stored as differences, and what to is quick to get: whoever edits a
+    /// tree has just read its nodes, content is read again only from a store that is near.
+    fn has_bases(&self, class: Class) -> bool {
+        let is_near = || self.repo.backend.worth_keeping() == 0;
+        self.repo.config.allows_differences()
+            && self.compression != Compression::Off
+            && (class == Class::Node || is_near())
     }
 
     fn check(&self) -> Result<(), RepoError> {

@@ -11,7 +11,7 @@ use super::path::source_path;
 use super::timeline::{Filter, Timeline};
 use super::together::Together;
 use crate::context::Context;
-use crate::hint::Failure;
+use crate::hint::{ErrorKind, Failure};
 use crate::id::SnapshotId;
 use crate::repo::{ChunkWriter, Compression, Repo, Written};
 use crate::report::{Event, Reporter};
@@ -317,7 +317,8 @@ pub(super) fn capture_trees(
                     whole.unwrap_or(tree)
                 }
                 None => {
-                    let tree = tree::edit(&**reader, writer, &shape, old, changes)?;
+                    let both = (reader, writer);
+                    let tree = store_tree(both, &shape, (old, parent), info, changes)?;
                     sizes.insert(info.name.clone(), counted.get());
                     tree
                 }
@@ -334,6 +335,25 @@ pub(super) fn capture_trees(
     let aids = capture(&description.aids, None)?;
     sizes.retain(|name, _| trees.iter().any(|record| record.info.name == *name));
     Ok(CapturedTrees { trees, aids, sizes })
+}
+
+/// Edits the old tree; or, if there is none, makes one of everything in the place of the parent's,
+/// of which it does not matter what is damaged.
+fn store_tree(
+    (reader, writer): (&Arc<Repo>, &dyn ChunkWriter),
+    shape: &Shape,
+    (old, parent): (Option<Tree>, Option<&ParentSource<'_>>),
+    info: &TreeInfo,
+    changes: Changes<'_>,
+) -> Result<Tree, Failure> {
+    let (None, Some(parent)) = (old, parent) else {
+        return Ok(tree::edit(&**reader, writer, shape, old, changes)?);
+    };
+    let before = match parent.tree(&info.name) {
+        Err(failure) if failure.kind() == ErrorKind::Damage => None,
+        before => before?,
+    };
+    Ok(tree::build_after(&**reader, writer, shape, before, changes)?)
 }
 
 /// A table as it is read as a whole; none from a source that knows that nothing changed.

@@ -10,10 +10,12 @@ use std::rc::Rc;
 use super::change::{Change, Changes, Content, Value};
 use super::error::TreeError;
 use super::node::{Builder, Child, Item, MAX_LEVEL, Node, Stowed};
-use super::old::{Old, OldNodes, OldStreams};
+use super::old::{Old, OldIds, OldNodes, OldStreams};
 use super::shape::Shape;
 use super::stow::{self, Ready, Task};
+use super::stream::Before;
 use super::{MAX_KEY, Tree};
+use crate::hint::{ErrorKind, Hint as _};
 use crate::id::ChunkId;
 use crate::repo::{ChunkReader, ChunkWriter, Class};
 
@@ -24,6 +26,30 @@ pub fn build(
     changes: Changes<'_>,
 ) -> Result<Tree, TreeError> {
     run(Editor::new(writer, shape), changes, None)
+}
+
+/// The same as [`build`] of what takes the place of another tree, of which much may still be true:
+/// nodes that are much like those of `before` are offered as their successors. What of `before`
+/// cannot be read makes no difference but that.
+pub fn build_after(
+    reader: &dyn ChunkReader,
+    writer: &dyn ChunkWriter,
+    shape: &Shape,
+    before: Option<Tree>,
+    changes: Changes<'_>,
+) -> Result<Tree, TreeError> {
+    let before = before.map(|tree| Old::open(reader, &tree));
+    let before = unless_damaged(before.transpose())?.flatten();
+    run(Editor { before: before.flatten(), ..Editor::new(writer, shape) }, changes, None)
+}
+
+/// What was read, or nothing where it is damaged.
+fn unless_damaged<T>(read: Result<T, TreeError>) -> Result<Option<T>, TreeError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.kind() == ErrorKind::Damage => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// What an edit did to one entry.
@@ -95,6 +121,7 @@ pub fn edit(
 fn run(mut editor: Editor<'_>, changes: Changes<'_>, old: Option<Tree>) -> Result<Tree, TreeError> {
     let (writer, shape) = (editor.writer, editor.shape);
     let mut streams = editor.old.as_ref().map(|old| OldStreams::new(Rc::clone(old)));
+    let reader = editor.old.as_ref().map(|old| old.reader);
     let changes = Announced {
         changes: checked(changes),
         old: editor.old.clone(),
@@ -103,13 +130,14 @@ fn run(mut editor: Editor<'_>, changes: Changes<'_>, old: Option<Tree>) -> Resul
     };
     let tasks = changes.map(|change| {
         let change = change?;
-        let known = match (&mut streams, &change.value) {
-            (Some(streams), Some(Value { content: Content::Reader(_), .. })) => {
-                streams.get(&change.key)?.filter(|stream| stream.depth == 0)
+        let before = match (&mut streams, &change.value, reader) {
+            (Some(streams), Some(Value { content: Content::Reader(_), .. }), Some(reader)) => {
+                let before = streams.get(&change.key)?;
+                before.map_or(Before::Nothing, |stream| Before::Stream(reader, stream))
             }
-            _ => None,
+            _ => Before::Nothing,
         };
-        Ok(Task { change, known: known.map(|stream| stream.root) })
+        Ok(Task { change, before })
     });
     stow::in_order(writer, shape, tasks, |Ready { key, value }| {
         let item =
@@ -205,6 +233,11 @@ struct Level {
     old: Option<OldNodes>,
     /// The old node that is being copied, and the first of its entries that is not yet.
     open: Option<(Rc<Node>, usize)>,
+    /// The old node that was opened last: what is written next takes its place, and after it has
+    /// been copied to its end, only what is written first.
+    replaced: Option<ChunkId>,
+    /// The nodes of a tree that is not edited.
+    before: Option<OldIds>,
     /// Whether the level above still has to be told that the open node is gone.
     stale: bool,
     /// The first node of a level that may be the top one: there is no level above until there is
@@ -218,13 +251,15 @@ struct Editor<'a> {
     writer: &'a dyn ChunkWriter,
     shape: &'a Shape,
     old: Option<Rc<Old<'a>>>,
+    /// What is not edited, but what the new tree may be much like.
+    before: Option<Old<'a>>,
     levels: Vec<Level>,
     watch: Option<Watch<'a>>,
 }
 
 impl<'a> Editor<'a> {
     fn new(writer: &'a dyn ChunkWriter, shape: &'a Shape) -> Self {
-        Self { writer, shape, old: None, levels: Vec::new(), watch: None }
+        Self { writer, shape, old: None, before: None, levels: Vec::new(), watch: None }
     }
 
     /// Tells of what is about to be done to an entry; `old` is where it stood.
@@ -312,6 +347,8 @@ impl<'a> Editor<'a> {
             builder: Builder::new(number),
             old: old.map(|old| OldNodes::new(old, number)),
             open: None,
+            replaced: None,
+            before: self.before.as_ref().and_then(|before| OldIds::new(before, number)),
             stale: false,
             first: None,
             written: None,
@@ -354,13 +391,14 @@ impl<'a> Editor<'a> {
     /// Opens the next old node: where the last cut is also an old one, the next that `key` can be
     /// in. Says whether there was one.
     fn open_next(&mut self, level: usize, key: Option<&[u8]>) -> Result<bool, TreeError> {
-        let (Some(old), Level { old: Some(nodes), builder, open, stale, .. }) =
+        let (Some(old), Level { old: Some(nodes), builder, open, replaced, stale, .. }) =
             (&self.old, &mut self.levels[level])
         else {
             return Ok(false);
         };
         let from = key.filter(|_| builder.is_empty());
         let Some(node) = nodes.next(old, from)? else { return Ok(false) };
+        *replaced = Some(node.id());
         (*open, *stale) = (Some((node, 0)), true);
         Ok(true)
     }
@@ -397,7 +435,16 @@ impl<'a> Editor<'a> {
     /// Writes the node that was built, and tells the level above of it.
     fn write_node(&mut self, level: usize) -> Result<(), TreeError> {
         let mut builder = std::mem::take(&mut self.levels[level].builder);
-        let id = self.writer.write_chunk(Class::Node, builder.finish())?;
+        let Level { open, replaced, .. } = &mut self.levels[level];
+        let mut predecessor = if open.is_some() { *replaced } else { replaced.take() };
+        if let (Some(before), Some(ids)) = (&self.before, &mut self.levels[level].before) {
+            let found = unless_damaged(ids.get(before, builder.last_key()))?;
+            // That it is the very same is no reason not to look whether it is there: all is read
+            // again, also to store again what was lost.
+            let is_other = |id: &ChunkId| !before.reader.names(id, builder.finish());
+            predecessor = found.filter(is_other);
+        }
+        let id = self.writer.write_successor(Class::Node, builder.finish(), predecessor)?;
         self.levels[level].written = Some((id, builder.only_child()));
         self.add_node(level, builder.last_key(), Child { id, entries: builder.entries() })?;
         builder.clear();

@@ -22,6 +22,7 @@ mod salvage;
 mod shape;
 mod stow;
 mod stream;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -29,7 +30,7 @@ mod walk;
 pub use change::{Change, Changes, Content, Key, Outcome, Reading, Settled, Value};
 pub use compare::{Part, Side, compare};
 pub use diff::{Difference, Differences, diff, differences, differences_below};
-pub use edit::{Edited, Effect, Watch, build, edit, edit_watched};
+pub use edit::{Edited, Effect, Watch, build, build_after, edit, edit_watched};
 pub use error::TreeError;
 pub use fetch::{Basis, EachRun, Place, ReadAt, Sought, fetch};
 pub use read::{Entries, entries, get, node_at, nth, place, range, rank};

@@ -174,6 +174,34 @@ impl OldNodes {
     }
 }
 
+/// Finds the nodes of one level that new ones take the place of, whose keys ascend. Reads only the
+/// nodes above.
+pub(super) struct OldIds {
+    /// The nodes above; none for the level of the root.
+    above: Option<OldNodes>,
+    parent: Option<Rc<Node>>,
+}
+
+impl OldIds {
+    /// `None` above the root.
+    pub(super) fn new(old: &Old<'_>, level: u8) -> Option<Self> {
+        let above = (level < old.root.level()).then(|| OldNodes::new(old, level + 1));
+        (level <= old.root.level()).then_some(Self { above, parent: None })
+    }
+
+    /// The node that had this key in its range; the last one, for keys after all.
+    pub(super) fn get(&mut self, old: &Old<'_>, key: &[u8]) -> Result<ChunkId, TreeError> {
+        let Some(above) = &mut self.above else { return Ok(old.root.id()) };
+        if self.parent.as_ref().is_none_or(|parent| parent.last_key() < Some(key))
+            && let Some(parent) = above.next(old, Some(key))?
+        {
+            self.parent = Some(parent);
+        }
+        let last = |node: &Node| node.child(node.lower_bound(key).min(node.len() - 1)).id;
+        Ok(self.parent.as_deref().map_or(old.root.id(), last))
+    }
+}
+
 /// Finds the streams of old entries, whose keys ascend: a file that is read again is often what it
 /// was, and then its chunk need not be looked up in the index.
 pub(super) struct OldStreams<'a> {

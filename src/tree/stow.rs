@@ -10,8 +10,7 @@ use super::change::{Change, Content, Key, Value};
 use super::error::TreeError;
 use super::node::Stowed;
 use super::shape::Shape;
-use super::stream::Stower;
-use crate::id::ChunkId;
+use super::stream::{Before, Stower};
 use crate::repo::{ChunkWriter, RepoError};
 
 /// Bytes of contents that one thread takes at a time: about as many as are compressed together,
@@ -26,10 +25,9 @@ const ITEMS_AHEAD: usize = 512;
 const BYTES_AHEAD: usize = 16 << 20;
 
 /// A change whose content is to be stored.
-pub(super) struct Task {
+pub(super) struct Task<'a> {
     pub(super) change: Change,
-    /// A chunk in the repository that may well be all of the content.
-    pub(super) known: Option<ChunkId>,
+    pub(super) before: Before<'a>,
 }
 
 /// An entry as it stands in a tree; `None` where it is gone.
@@ -39,10 +37,10 @@ pub(super) struct Ready {
 }
 
 /// Calls `each` for all changes, in order, their contents stored.
-pub(super) fn in_order(
-    writer: &dyn ChunkWriter,
-    shape: &Shape,
-    tasks: impl Iterator<Item = Result<Task, TreeError>>,
+pub(super) fn in_order<'a>(
+    writer: &'a dyn ChunkWriter,
+    shape: &'a Shape,
+    tasks: impl Iterator<Item = Result<Task<'a>, TreeError>>,
     each: impl FnMut(Ready) -> Result<(), TreeError>,
 ) -> Result<(), TreeError> {
     let stage =
@@ -65,8 +63,8 @@ struct Stage<'a> {
 
 /// Tasks that one thread takes.
 #[derive(Default)]
-struct Batch {
-    tasks: Vec<Task>,
+struct Batch<'a> {
+    tasks: Vec<Task<'a>>,
     /// About how many bytes their contents have.
     expected: u64,
     /// How many of those are in memory.
@@ -83,11 +81,11 @@ struct Line {
     held: usize,
 }
 
-impl Stage<'_> {
+impl<'a> Stage<'a> {
     fn run<'scope>(
         &'scope self,
         scope: &rayon::Scope<'scope>,
-        tasks: impl Iterator<Item = Result<Task, TreeError>>,
+        tasks: impl Iterator<Item = Result<Task<'a>, TreeError>>,
         mut each: impl FnMut(Ready) -> Result<(), TreeError>,
     ) -> Result<(), TreeError> {
         let ahead = 2 * rayon::current_num_threads();
@@ -125,7 +123,12 @@ impl Stage<'_> {
         }
     }
 
-    fn begin<'scope>(&'scope self, scope: &rayon::Scope<'scope>, batch: Batch, line: &mut Line) {
+    fn begin<'scope>(
+        &'scope self,
+        scope: &rayon::Scope<'scope>,
+        batch: Batch<'a>,
+        line: &mut Line,
+    ) {
         let (done, outcome) = mpsc::sync_channel(1);
         line.batches.push_back((outcome, batch.held));
         line.held += batch.held;
@@ -135,7 +138,7 @@ impl Stage<'_> {
         });
     }
 
-    fn stow_all(&self, batch: Batch) -> Outcome {
+    fn stow_all(&self, batch: Batch<'a>) -> Outcome {
         let stowers = || self.stowers.lock().unwrap_or_else(PoisonError::into_inner);
         let stower = stowers().pop();
         let mut stower = stower.unwrap_or_else(|| Stower::new(self.writer, self.shape));
@@ -154,17 +157,17 @@ impl Stage<'_> {
     }
 }
 
-fn stow(stower: &mut Stower<'_>, task: Task) -> Result<Ready, TreeError> {
-    let Task { change: Change { key, value }, known } = task;
+fn stow(stower: &mut Stower<'_>, task: Task<'_>) -> Result<Ready, TreeError> {
+    let Task { change: Change { key, value }, before } = task;
     let Some(Value { mut head, content }) = value else { return Ok(Ready { key, value: None }) };
-    match stower.stow(content, known, &mut head) {
+    match stower.stow(content, &before, &mut head) {
         Ok(stowed) => Ok(Ready { key, value: stowed.map(|stowed| (head, stowed)) }),
         Err(error) => Err(error.of(&key)),
     }
 }
 
-impl Batch {
-    fn add(&mut self, task: Task) {
+impl<'a> Batch<'a> {
+    fn add(&mut self, task: Task<'a>) {
         match task.change.value.as_ref().map(|value| &value.content) {
             Some(Content::Inline(bytes)) => {
                 self.held += bytes.len();

@@ -10,6 +10,7 @@ use super::change::{Content, Outcome, Reading, Settled};
 use super::error::TreeError;
 use super::node::Stowed;
 use super::shape::Shape;
+use super::succession::Succession;
 use crate::chunker::{Chunker, End, Position};
 use crate::id::ChunkId;
 use crate::repo::{ChunkReader, ChunkWriter, Class, RepoError};
@@ -56,7 +57,10 @@ pub fn store(
     shape: &Shape,
     source: &mut dyn Read,
 ) -> Result<Content, TreeError> {
-    match Stower::new(writer, shape).stow_stream(source, None).map_err(StowError::without_key)? {
+    match Stower::new(writer, shape)
+        .stow_stream(source, &Before::Nothing)
+        .map_err(StowError::without_key)?
+    {
         Stowed::Inline(bytes) => Ok(Content::Inline(bytes)),
         Stowed::Stored(stream) => Ok(Content::Stored(stream)),
     }
@@ -70,6 +74,14 @@ pub(super) struct Stower<'a> {
     chunker: Chunker,
     /// The chunk that a long run of zeros consists of, once it is stored.
     zeros: Option<Piece>,
+}
+
+/// What a content takes the place of.
+#[derive(Clone, Copy)]
+pub(super) enum Before<'a> {
+    Nothing,
+    /// A stream in the repository, of which the content may have much.
+    Stream(&'a dyn ChunkReader, Stream),
 }
 
 /// A failure to stow a content, before anyone has said whose content it is.
@@ -109,37 +121,36 @@ impl<'a> Stower<'a> {
     }
 
     /// The content as it stands in a tree; `None` where it cannot be had and the entry is to be
-    /// left out. What is found out about the value goes into its head. `known` is a chunk that may
-    /// well be all of the content.
+    /// left out. What is found out about the value goes into its head. `before` is what stood there.
     pub(super) fn stow(
         &mut self,
         content: Content,
-        known: Option<ChunkId>,
+        before: &Before<'_>,
         head: &mut Vec<u8>,
     ) -> Result<Option<Stowed>, StowError> {
         match content {
             Content::Inline(bytes) if bytes.len() <= self.shape.inline_max() => {
                 Ok(Some(Stowed::Inline(bytes)))
             }
-            Content::Inline(bytes) => self.stow_stream(&mut &bytes[..], None).map(Some),
+            Content::Inline(bytes) => self.stow_stream(&mut &bytes[..], before).map(Some),
             Content::Stored(stream) if stream.length <= self.shape.inline_max() as u64 => {
                 Err(StowError::TooShort(stream.length))
             }
             Content::Stored(stream) => Ok(Some(Stowed::Stored(stream))),
-            Content::Reader(mut source) => self.stow_reading(&mut *source, known, head),
+            Content::Reader(mut source) => self.stow_reading(&mut *source, before, head),
         }
     }
 
     fn stow_reading(
         &mut self,
         source: &mut dyn Reading,
-        known: Option<ChunkId>,
+        before: &Before<'_>,
         head: &mut Vec<u8>,
     ) -> Result<Option<Stowed>, StowError> {
-        let mut before = None;
+        let mut last = None;
         loop {
-            let (read, stowed) = match self.stow_stream(source, known) {
-                Ok(stowed) if before.as_ref() == Some(&stowed) => (Ok(Outcome::Same), Some(stowed)),
+            let (read, stowed) = match self.stow_stream(source, before) {
+                Ok(stowed) if last.as_ref() == Some(&stowed) => (Ok(Outcome::Same), Some(stowed)),
                 Ok(stowed) => (Ok(Outcome::New), Some(stowed)),
                 Err(StowError::Source(error)) => (Err(error), None),
                 Err(error) => return Err(error),
@@ -147,7 +158,7 @@ impl<'a> Stower<'a> {
             match source.settle(read, head).map_err(StowError::Source)? {
                 Settled::Stands => return Ok(stowed),
                 Settled::LeftOut => return Ok(None),
-                Settled::Again => before = stowed,
+                Settled::Again => last = stowed,
             }
         }
     }
@@ -155,7 +166,7 @@ impl<'a> Stower<'a> {
     fn stow_stream<R: Read + ?Sized>(
         &mut self,
         source: &mut R,
-        mut known: Option<ChunkId>,
+        before: &Before<'_>,
     ) -> Result<Stowed, StowError> {
         let mut chunks = self.chunker.chunks(source);
         if let Some(bytes) = chunks.short(self.shape.inline_max()).map_err(StowError::Source)? {
@@ -163,11 +174,21 @@ impl<'a> Stower<'a> {
         }
         let mut lists = Lists { writer: self.writer, shape: self.shape, levels: Vec::new() };
         let mut length = 0;
+        let mut succession = match *before {
+            Before::Stream(reader, stream) => Some(Succession::new(reader, stream)),
+            Before::Nothing => None,
+        };
         while let Some(chunk) = chunks.next_chunk().map_err(StowError::Source)? {
             let size = chunk.bytes.len();
             let piece = match self.zeros {
                 Some(zeros) if chunk.zeros => zeros,
-                _ => lists.store(self.shape.content, chunk.bytes, known.take())?,
+                _ => {
+                    let before = match &mut succession {
+                        Some(succession) => succession.predecessor(length, size as u64)?,
+                        None => None,
+                    };
+                    lists.store(self.shape.content, chunk.bytes, before)?
+                }
             };
             if chunk.zeros {
                 self.zeros = Some(piece);
@@ -198,16 +219,16 @@ struct List {
 }
 
 impl Lists<'_> {
-    /// Writes a chunk, which may be one that is known.
+    /// Writes a chunk, which takes the place of another.
     fn store(
         &self,
         class: Class,
         bytes: &[u8],
-        known: Option<ChunkId>,
+        before: Option<ChunkId>,
     ) -> Result<Piece, RepoError> {
         #[expect(clippy::cast_possible_truncation, reason = "chunks are at most 16 MiB")]
         let length = bytes.len() as u32;
-        Ok(Piece { id: self.writer.write_known_chunk(class, bytes, known)?, length })
+        Ok(Piece { id: self.writer.write_successor(class, bytes, before)?, length })
     }
 
     /// Enters a chunk into the list of its depth.

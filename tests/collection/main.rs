@@ -7,6 +7,11 @@ mod model;
 mod simulation;
 mod state;
 
+use std::collections::BTreeSet;
+
+use coeval::backend::Backend as _;
+use coeval::context::Context;
+use coeval::repo::Writers;
 use model::{Break, With, World};
 use state::{A, B, C};
 use stateright::{Checker as _, Expectation, HasDiscoveries, Model as _};
@@ -226,11 +231,45 @@ fn every_broken_rule_is_noticed() {
     }
 }
 
+/// Nobody needs the bases themselves.
+#[test]
+fn differences_outlive_the_snapshots_of_their_bases() {
+    let world = simulation::World::new();
+    let (_cache, repo) = world.open_plainly();
+    let first = world.write(&repo, &[4, 8, 12]).expect("it commits");
+    world.write(&repo, &[5, 9, 13, 100]).expect("it commits");
+    world.forget(&repo, first).expect("forgotten");
+    let second = world.write(&repo, &[6, 10, 14, 100]).expect("it commits");
+    assert_eq!(world.assert_whole("before"), 6);
+    simulation::collect(&repo).expect("a collection");
+    assert_eq!(world.assert_whole("collected"), 6);
+    world.forget(&repo, second).expect("forgotten");
+    let done = simulation::collect(&repo).expect("a collection");
+    assert!(done.deleted > 0, "{done:?}");
+    assert_eq!(world.assert_whole("collected again"), 3);
+}
+
+#[test]
+fn repairing_any_pack_keeps_differences_and_their_bases() {
+    let world = simulation::World::new();
+    let (_cache, repo) = world.open_plainly();
+    world.write(&repo, &[4, 8, 12]).expect("it commits");
+    world.write(&repo, &[5, 9, 13]).expect("it commits");
+    for entry in world.store.list("packs/").expect("packs") {
+        let (_, id) = entry.name.rsplit_once('/').expect("a name");
+        let packs = BTreeSet::from([id.parse().expect("an id")]);
+        let done = repo.repair_packs(&packs, Writers::GiveUp, &Context::new()).expect("repaired");
+        assert_eq!((done.packs, done.lost, done.findings.len()), (1, 0, 0), "{done:?}");
+        assert_eq!(world.assert_whole(id), 3);
+    }
+}
+
 #[test]
 fn a_collection_that_dies_at_any_call_loses_nothing_and_is_finished_by_the_next() {
     let (calls, happened) = simulation::dies_at_every_call();
     println!("died at each of {calls} calls: {happened:?}");
     assert!(calls > 40 && happened.deleted > 0 && happened.copied > 0);
+    assert!(happened.differences > 0);
 }
 
 #[test]
@@ -252,4 +291,5 @@ fn writers_and_collectors_in_any_order_lose_nothing() {
     println!("{count} schedules: {happened:?}");
     assert!(happened.committed > 0 && happened.failed > 0 && happened.given_up > 0);
     assert!(happened.collected > 0 && happened.deleted > 0 && happened.copied > 0);
+    assert!(happened.differences > 0);
 }

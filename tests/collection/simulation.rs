@@ -12,7 +12,7 @@ use coeval::hint::Failure;
 use coeval::id::{ChunkId, SnapshotId};
 use coeval::repo::{
     ChunkReader as _, ChunkWriter as _, Class, CollectOptions, CollectedBytes, Compression,
-    EachNeeded, Needed, NewKey, Repo, StoredSnapshot, Unlocking, Unused, Writers,
+    EachNeeded, Needed, NewKey, Repo, StoredChunk, StoredSnapshot, Unlocking, Unused, Writers,
 };
 
 /// A repository in memory, and what was promised of it.
@@ -29,11 +29,20 @@ pub struct World {
 pub const EAGER: CollectOptions =
     CollectOptions { max_unused: Unused::Bytes(0), max_repack: u64::MAX, writers: Writers::GiveUp };
 
-/// Content that many snapshots share parts of.
+/// Content that many snapshots share parts of. Each four in a row are alike, so that any of them is
+/// stored as a difference to another; unless they are short.
 pub fn content(number: u64) -> Vec<u8> {
-    let mut bytes = vec![0; 200 + usize::try_from(number % 7).expect("small") * 900];
-    blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    let kind = number / 4;
+    let mut bytes = vec![0; 200 + usize::try_from((kind + 1) % 7).expect("small") * 900];
+    blake3::Hasher::new().update(&kind.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    let at = 20 * usize::try_from(number % 4).expect("small");
+    bytes[at..at + 8].copy_from_slice(&number.to_be_bytes());
     bytes
+}
+
+/// What it takes the place of: of four, each takes that of the one before, in a ring.
+fn predecessor(repo: &Repo, number: u64) -> ChunkId {
+    repo.sealer().chunk_id(&content(number / 4 * 4 + (number + 3) % 4))
 }
 
 fn mark(snapshot: &StoredSnapshot, each: &mut EachNeeded<'_>) -> Result<(), Failure> {
@@ -43,7 +52,7 @@ fn mark(snapshot: &StoredSnapshot, each: &mut EachNeeded<'_>) -> Result<(), Fail
     Ok(())
 }
 
-fn collect(repo: &Repo) -> Result<CollectedBytes, Failure> {
+pub fn collect(repo: &Repo) -> Result<CollectedBytes, Failure> {
     repo.collect(&EAGER, &mark, &Context::new())
 }
 
@@ -78,8 +87,9 @@ impl World {
         let contents: Vec<_> = numbers.iter().map(|number| content(*number)).collect();
         let id = repo.write(Compression::Auto, &Context::new(), |session| {
             let mut manifest = Vec::new();
-            for bytes in &contents {
-                let id = session.write_chunk(Class::Data, bytes)?;
+            for (bytes, number) in contents.iter().zip(numbers) {
+                let before = Some(predecessor(repo, *number));
+                let id = session.write_successor(Class::Data, bytes, before)?;
                 manifest.extend_from_slice(id.as_bytes());
             }
             Ok(session.commit(&manifest)?)
@@ -94,8 +104,16 @@ impl World {
     }
 
     /// Everything acknowledged and not forgotten is there, and everything that is shown is whole.
-    pub fn assert_whole(&self, what: &str) {
+    /// Says how many chunks are stored as differences.
+    pub fn assert_whole(&self, what: &str) -> u64 {
         let (_cache, repo) = self.open_plainly();
+        let mut differences = 0;
+        let mut count = |chunk: StoredChunk| {
+            // Content is noise: no other chunk can be so small.
+            differences += u64::from(chunk.length > 4 * chunk.stored);
+            Ok(())
+        };
+        repo.stored_chunks(&mut count).expect("an index");
         let shown = repo.snapshots().expect("snapshots");
         for snapshot in &shown {
             for id in snapshot.manifest.chunks(ChunkId::LEN) {
@@ -116,6 +134,7 @@ impl World {
                 assert_eq!(repo.read_chunk(&id).expect("a chunk"), bytes.as_slice(), "{what}");
             }
         }
+        differences
     }
 }
 
@@ -206,6 +225,8 @@ pub struct Happened {
     pub deleted: u64,
     pub copied: u64,
     pub given_up: u64,
+    /// Chunks that were differences after a collection.
+    pub differences: u64,
 }
 
 impl Happened {
@@ -216,6 +237,7 @@ impl Happened {
         self.deleted += other.deleted;
         self.copied += other.copied;
         self.given_up += other.given_up;
+        self.differences += other.differences;
     }
 }
 
@@ -253,8 +275,10 @@ pub fn schedule(seed: u64) -> Happened {
     // What died in the middle of a collection does not keep the next one from its work.
     let (_cache, repo) = world.open_plainly();
     collect(&repo).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    world.assert_whole(&format!("seed {seed}, afterwards"));
-    *happened.lock().expect("no panic")
+    let differences = world.assert_whole(&format!("seed {seed}, afterwards"));
+    let mut happened = *happened.lock().expect("no panic");
+    happened.differences = differences;
+    happened
 }
 
 fn act(
@@ -357,7 +381,7 @@ pub fn dies_at_every_call() -> (u64, Happened) {
         world.write(&repo, &[0, 1, 2]).expect("a backup is not kept from its work");
         let (_other_cache, other) = world.open_plainly();
         let second = collect(&other).expect("it goes on");
-        world.assert_whole(&format!("dead from call {at}, afterwards"));
+        let differences = world.assert_whole(&format!("dead from call {at}, afterwards"));
         // The one that looked before still finds everything.
         for snapshot in repo.snapshots().expect("snapshots") {
             for id in snapshot.manifest.chunks(ChunkId::LEN) {
@@ -367,7 +391,8 @@ pub fn dies_at_every_call() -> (u64, Happened) {
         let plan = other.plan_collection(&EAGER, &mark, &Context::new()).expect("a plan");
         assert!(plan.is_empty(), "dead from call {at}: {plan:?} is left");
         assert_eq!(world.store.list("tombstones/").expect("a list"), []);
-        happened.add(Happened { deleted: second.packs, copied: second.copied, ..happened });
+        let (deleted, copied) = (second.packs, second.copied);
+        happened.add(Happened { deleted, copied, differences, ..Happened::default() });
         if first.is_ok() {
             return (at, happened);
         }

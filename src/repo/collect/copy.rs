@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use super::super::budget::Budget;
-use super::super::check::stretches;
+use super::super::check::{pack_id, stretches};
 use super::super::chunks::Class;
 use super::super::compression::Compression;
 use super::super::error::RepoError;
 use super::super::format::block::Decoder;
-use super::super::format::pack::{BlockEntry, Part};
+use super::super::format::difference::frames;
+use super::super::format::name;
+use super::super::format::pack::{BlockEntry, ChunkEntry, Part};
 use super::super::format::segment::{PackRecord, Segment};
-use super::super::format::{FormatError, name};
-use super::super::gather::{Gathered, Gatherer};
+use super::super::gather::{Block, Gathered, Gatherer};
 use super::super::open::{Repo, segment_ids};
 use super::super::packer::{FinishedPack, PackBuilder};
 use super::super::seen::SeenChunks;
@@ -39,56 +40,97 @@ pub(super) struct Copier<'r> {
     written: u64,
 }
 
+/// Says whether a chunk is to be copied.
+pub(super) type Choose<'a> = dyn FnMut(&ChunkEntry) -> Result<bool, RepoError> + 'a;
+
+/// What is needed and will be there when the condemned packs are gone.
+#[derive(Default)]
+struct Held {
+    whole: SeenChunks,
+    /// Chunks that are not whole, but differences to some that are.
+    differences: SeenChunks,
+    /// How many of them are live, and not only bases.
+    live: u64,
+}
+
+impl Held {
+    /// Adds a chunk that is stored whole, if it is needed and not held yet; says whether it was.
+    fn insert_whole(&mut self, chunk: &ChunkEntry, live: &Live) -> Result<bool, RepoError> {
+        let is_new = chunk.base.is_none() && live.needs(chunk)? && self.whole.insert(chunk.id)?;
+        self.live += u64::from(is_new && live.chunks.contains(&chunk.id)?);
+        Ok(is_new)
+    }
+
+    /// The same for one that is a difference to a chunk that is held. Comes after all that are
+    /// whole.
+    fn insert_difference(&mut self, chunk: &ChunkEntry, live: &Live) -> Result<bool, RepoError> {
+        let Some(base) = chunk.base else { return Ok(false) };
+        let is_new = live.needs(chunk)?
+            && self.whole.contains(&base)?
+            && !self.whole.contains(&chunk.id)?
+            && self.differences.insert(chunk.id)?;
+        self.live += u64::from(is_new);
+        Ok(is_new)
+    }
+}
+
 impl Repo {
-    /// Copies every chunk of the condemned packs that is live, unless a pack that stays holds it.
-    /// Returns how many bytes were written, after all of them are durable and published, and only
-    /// if every live chunk is held then.
+    /// Copies every chunk of the condemned packs that is needed, unless a pack that stays holds it;
+    /// what is stored as a difference stays one. Returns how many bytes were written, after all of
+    /// them are durable and published, and only if every live chunk is held then.
     ///
     /// Fails as not found when a pack goes while it is read: another collector was faster.
     pub(super) fn copy_live(
         &self,
         condemned: &[PackId],
-        live: &Live,
+        live: &mut Live,
         ctx: &Context,
     ) -> Result<u64, RepoError> {
-        let mut held = SeenChunks::default();
-        self.each_indexed_pack(&mut |pack| {
-            ctx.check_cancelled()?;
-            if self.collections().condemns(pack.id) {
-                return Ok(());
-            }
-            for chunk in pack.footer.blocks.iter().flat_map(|block| &block.chunks) {
-                if chunk.base.is_none() && live.chunks.contains(&chunk.id)? {
-                    held.insert(chunk.id)?;
-                }
-            }
-            Ok(())
-        })?;
-        let present: HashMap<String, u64> =
-            self.backend.list(name::PACKS)?.into_iter().map(|e| (e.name, e.size)).collect();
+        let present = self.backend.list(name::PACKS)?.into_iter();
+        let present: HashMap<PackId, u64> =
+            present.filter_map(|entry| Some((pack_id(&entry.name)?, entry.size))).collect();
+        let sources: HashMap<PackId, u64> =
+            condemned.iter().filter_map(|id| Some((*id, *present.get(id)?))).collect();
+        self.pin_bases(live, &sources, ctx)?;
+        let live = &*live;
+        let mut held = Held::default();
+        self.each_staying_chunk(ctx, &mut |chunk| held.insert_whole(chunk, live).map(drop))?;
         let mut copier = Copier::new(self)?;
-        ctx.phase("copying what is needed", Some(condemned.len() as u64));
-        for id in condemned {
-            ctx.check_cancelled()?;
-            let Some(size) = present.get(&name::pack(*id)) else { continue };
-            // Also a pack that no segment names may hold the only copy.
-            match self.read_footer(*id, *size) {
-                Ok(pack) => copier.copy_pack(&pack, live, &mut held)?,
-                Err(RepoError::Backend(error)) if error.cause() != BackendErrorKind::Damaged => {
-                    return Err(error.into());
-                }
-                // Whether anything is lost with it is found below.
-                Err(_damaged) => {}
-            }
-            ctx.report(Event::Progress { items: 1, bytes: *size });
+        ctx.phase("copying what is needed", Some(sources.len() as u64));
+        copier.copy_packs(condemned, &sources, ctx, &mut |chunk| held.insert_whole(chunk, live))?;
+        if !live.is_whole() {
+            // Now it is known which bases there are.
+            self.each_staying_chunk(ctx, &mut |chunk| {
+                held.insert_difference(chunk, live).map(drop)
+            })?;
+            ctx.phase("copying differences", Some(sources.len() as u64));
+            copier.copy_packs(condemned, &sources, ctx, &mut |chunk| {
+                held.insert_difference(chunk, live)
+            })?;
         }
         let written = copier.finish()?;
-        let lost = live.chunks.len() - held.len();
+        let lost = live.chunks.len() - held.live;
         if lost > 0 {
             let problem = format!("{lost} chunks that snapshots need are not there");
             return Err(RepoError::Unsound { problem });
         }
         Ok(written)
+    }
+
+    /// Calls `each` for every chunk that a segment names in a pack that stays, perhaps more than
+    /// once.
+    pub(super) fn each_staying_chunk(
+        &self,
+        ctx: &Context,
+        each: &mut dyn FnMut(&ChunkEntry) -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        self.each_indexed_pack(&mut |pack| {
+            ctx.check_cancelled()?;
+            if self.collections().condemns(pack.id) {
+                return Ok(());
+            }
+            pack.footer.blocks.iter().flat_map(|block| &block.chunks).try_for_each(&mut *each)
+        })
     }
 
     /// Calls `each` for every pack that a segment names, perhaps more than once.
@@ -128,22 +170,36 @@ impl<'r> Copier<'r> {
         }
     }
 
-    /// Copies what is live of a pack, in its order.
-    fn copy_pack(
+    /// Copies what is chosen of the packs that are there.
+    fn copy_packs(
         &mut self,
-        pack: &PackRecord,
-        live: &Live,
-        held: &mut SeenChunks,
+        packs: &[PackId],
+        present: &HashMap<PackId, u64>,
+        ctx: &Context,
+        choose: &mut Choose<'_>,
     ) -> Result<(), RepoError> {
+        for id in packs {
+            ctx.check_cancelled()?;
+            let Some(size) = present.get(id) else { continue };
+            // Also a pack that no segment names may hold the only copy.
+            match self.repo.read_footer(*id, *size) {
+                Ok(pack) => self.copy_pack(&pack, choose)?,
+                Err(RepoError::Backend(error)) if error.cause() != BackendErrorKind::Damaged => {
+                    return Err(error.into());
+                }
+                // Whether anything is lost with it is found when all is counted.
+                Err(_damaged) => {}
+            }
+            ctx.report(Event::Progress { items: 1, bytes: *size });
+        }
+        Ok(())
+    }
+
+    /// Copies what is chosen of a pack, in its order.
+    fn copy_pack(&mut self, pack: &PackRecord, choose: &mut Choose<'_>) -> Result<(), RepoError> {
         let mut wanted: Vec<(u32, &BlockEntry, Vec<bool>)> = Vec::new();
         for (number, block) in (0..).zip(&pack.footer.blocks) {
-            let mut chosen = Vec::with_capacity(block.chunks.len());
-            for chunk in &block.chunks {
-                let is_wanted = chunk.base.is_none()
-                    && live.chunks.contains(&chunk.id)?
-                    && held.insert(chunk.id)?;
-                chosen.push(is_wanted);
-            }
+            let chosen = block.chunks.iter().map(&mut *choose).collect::<Result<Vec<_>, _>>()?;
             if chosen.contains(&true) {
                 wanted.push((number, block, chosen));
             }
@@ -167,7 +223,10 @@ impl<'r> Copier<'r> {
                     self.copy_block(pack.footer.class, block, entry, &chosen, &mut decoder)
                 });
                 copied.map_err(|error| match error {
-                    RepoError::Open(_) | RepoError::Format(_) => {
+                    RepoError::Open(_)
+                    | RepoError::Format(_)
+                    | RepoError::ChunkMissing { .. }
+                    | RepoError::ChunkDamaged { .. } => {
                         RepoError::Unsound { problem: format!("{name} block {number}: {error}") }
                     }
                     error => error,
@@ -186,26 +245,21 @@ impl<'r> Copier<'r> {
         chosen: &[bool],
         decoder: &mut Decoder,
     ) -> Result<(), RepoError> {
+        if entry.chunks.iter().any(|chunk| chunk.base.is_some()) {
+            return self.copy_differences(class, block, entry, chosen, decoder);
+        }
         let mut rest = decoder.decode(&block)?;
         let mut wanted = Vec::new();
         for (chunk, chosen) in entry.chunks.iter().zip(chosen) {
             let (bytes, after) = rest.split_at_checked(chunk.length as usize).unwrap_or_default();
             rest = after;
-            if !chosen {
-                continue;
+            if *chosen {
+                self.repo.verify(chunk, bytes)?;
+                wanted.push((chunk.id, bytes));
             }
-            if self.repo.sealer.chunk_id(bytes) != chunk.id {
-                let reason =
-                    format!("the bytes of chunk {} do not have its name", chunk.id.short());
-                return Err(FormatError { what: "block", reason }.into());
-            }
-            wanted.push((chunk.id, bytes));
         }
         if chosen.iter().all(|chosen| *chosen) {
-            let (sealer, chunks) = (&self.repo.sealer, entry.chunks.clone());
-            let full = self.gatherer(class).push(block, chunks, sealer, &self.storing)?;
-            let full = full.map(|(pack, _)| pack);
-            return full.map_or(Ok(()), |pack| self.store(pack));
+            return self.push(class, Block { bytes: block, chunks: entry.chunks.clone() });
         }
         for (id, bytes) in wanted {
             if let Some(gathered) = self.gatherer(class).gather(id, bytes)? {
@@ -213,6 +267,40 @@ impl<'r> Copier<'r> {
             }
         }
         Ok(())
+    }
+
+    /// The same for a block of differences, each of which is verified with its base.
+    fn copy_differences(
+        &mut self,
+        class: Class,
+        block: Vec<u8>,
+        entry: &BlockEntry,
+        chosen: &[bool],
+        decoder: &mut Decoder,
+    ) -> Result<(), RepoError> {
+        let mut wanted = Vec::new();
+        for ((frame, chunk), chosen) in frames(&block)?.zip(&entry.chunks).zip(chosen) {
+            let frame = frame?;
+            if *chosen {
+                self.repo.verify_difference(chunk, frame, decoder)?;
+                wanted.push((chunk, frame));
+            }
+        }
+        if wanted.len() == entry.chunks.len() {
+            return self.push(class, Block { bytes: block, chunks: entry.chunks.clone() });
+        }
+        for (chunk, frame) in wanted {
+            if let Some(full) = self.gatherer(class).gather_difference(*chunk, frame.bytes)? {
+                self.push(class, full)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, class: Class, block: Block) -> Result<(), RepoError> {
+        let full = self.gatherer(class).push(block, &self.repo.sealer, &self.storing)?;
+        let full = full.map(|(pack, _)| pack);
+        full.map_or(Ok(()), |pack| self.store(pack))
     }
 
     fn pack(&mut self, class: Class, gathered: Gathered) -> Result<(), RepoError> {
@@ -244,6 +332,9 @@ impl<'r> Copier<'r> {
             let rest: Vec<_> = self.gatherer(class).rest().collect();
             for gathered in rest.into_iter().filter(|gathered| !gathered.bytes.is_empty()) {
                 self.pack(class, gathered)?;
+            }
+            if let Some(rest) = self.gatherer(class).rest_of_differences() {
+                self.push(class, rest)?;
             }
             let open: Vec<_> = self.gatherer(class).open_packs().collect();
             for pack in open {

@@ -1,14 +1,15 @@
 //! What is needed: found by whoever knows what snapshots mean.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::super::error::RepoError;
+use super::super::format::pack::{ChunkEntry, Footer};
 use super::super::open::Repo;
 use super::super::seen::SeenChunks;
 use super::super::snapshots::StoredSnapshot;
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::id::{ChunkId, SnapshotId};
+use crate::id::{ChunkId, PackId, SnapshotId};
 
 /// Names everything that a snapshot needs, or fails: whoever does not know all of it must not
 /// remove any.
@@ -33,11 +34,69 @@ pub enum Needed {
 #[derive(Debug, Default)]
 pub(in crate::repo) struct Live {
     pub(super) chunks: SeenChunks,
+    /// What those of them that are stored as differences are differences to.
+    bases: SeenChunks,
     walked: SeenChunks,
     marked: HashSet<SnapshotId>,
 }
 
+impl Live {
+    /// Whether a chunk that is stored whole is needed.
+    pub(super) fn needs_whole(&self, id: &ChunkId) -> Result<bool, RepoError> {
+        Ok(self.chunks.contains(id)? || self.bases.contains(id)?)
+    }
+
+    /// Whether what a pack says of a chunk is needed.
+    pub(super) fn needs(&self, chunk: &ChunkEntry) -> Result<bool, RepoError> {
+        match chunk.base {
+            None => self.needs_whole(&chunk.id),
+            Some(_) => self.chunks.contains(&chunk.id),
+        }
+    }
+
+    /// Whether nothing that is needed is stored as a difference.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.bases.is_empty()
+    }
+
+    fn pin(&mut self, footer: &Footer) -> Result<(), RepoError> {
+        for chunk in footer.blocks.iter().flat_map(|block| &block.chunks) {
+            if let Some(base) = chunk.base
+                && self.chunks.contains(&chunk.id)?
+            {
+                self.bases.insert(base)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Repo {
+    /// Finds the bases of all needed chunks that are stored as differences, wherever they are and
+    /// also if they are stored whole too: a base stays as long as any difference to it. `others`
+    /// are packs that perhaps no segment names.
+    pub(super) fn pin_bases(
+        &self,
+        live: &mut Live,
+        others: &HashMap<PackId, u64>,
+        ctx: &Context,
+    ) -> Result<(), RepoError> {
+        live.bases = SeenChunks::default();
+        let mut indexed = HashSet::new();
+        self.each_indexed_pack(&mut |pack| {
+            ctx.check_cancelled()?;
+            indexed.insert(pack.id);
+            live.pin(&pack.footer)
+        })?;
+        for (id, size) in others.iter().filter(|(id, _)| !indexed.contains(*id)) {
+            // What cannot be read is found out by whoever copies it.
+            if let Ok(pack) = self.read_footer(*id, *size) {
+                live.pin(&pack.footer)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Marks what snapshots need that were not marked before.
     pub(super) fn mark(
         &self,

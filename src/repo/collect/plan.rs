@@ -91,6 +91,8 @@ impl Repo {
         plan.void = void.len() as u64;
         plan.forgotten.sort_unstable();
         plan.size = present.values().sum();
+        ctx.phase("reading the index", None);
+        self.pin_bases(live, &HashMap::new(), ctx)?;
         let mut uses = self.uses(&mut present, live, ctx)?;
         // What no segment names was left by somebody who died, or is by somebody at work.
         for (id, size) in present {
@@ -109,13 +111,12 @@ impl Repo {
     fn uses(
         &self,
         present: &mut HashMap<PackId, u64>,
-        live: &mut Live,
+        live: &Live,
         ctx: &Context,
     ) -> Result<Vec<Use>, Failure> {
         let mut uses = Vec::new();
-        // Of two copies of a chunk only one is needed.
-        let mut met = SeenChunks::default();
-        ctx.phase("reading the index", None);
+        // Of two copies of a chunk only one is needed; but a difference is no copy of what is whole.
+        let mut met = [SeenChunks::default(), SeenChunks::default()];
         self.each_indexed_pack(&mut |pack| {
             ctx.check_cancelled()?;
             if present.remove(&pack.id).is_some() {
@@ -127,13 +128,14 @@ impl Repo {
     }
 }
 
-fn usage(pack: &PackRecord, live: &mut Live, met: &mut SeenChunks) -> Result<Use, RepoError> {
+fn usage(pack: &PackRecord, live: &Live, met: &mut [SeenChunks; 2]) -> Result<Use, RepoError> {
     let (mut needed, mut waste) = (0, 0);
     for block in &pack.footer.blocks {
         let (mut some, mut all) = (0, 0);
         for chunk in &block.chunks {
             all += u64::from(chunk.length);
-            if live.chunks.contains(&chunk.id)? && met.insert(chunk.id)? {
+            let met = &mut met[usize::from(chunk.base.is_some())];
+            if live.needs(chunk)? && met.insert(chunk.id)? {
                 some += u64::from(chunk.length).max(1);
             }
         }

@@ -10,17 +10,17 @@ use super::super::error::RepoError;
 use super::super::format::block::Decoder;
 use super::super::format::collection::Collection;
 use super::super::format::name;
-use super::super::format::pack::{BlockEntry, Part};
+use super::super::format::pack::{BlockEntry, ChunkEntry, Part};
 use super::super::format::segment::PackRecord;
 use super::super::open::Repo;
 use super::super::seen::SeenChunks;
-use super::copy::Copier;
+use super::copy::{Choose, Copier};
 use super::plan::CollectionPlan;
 use super::{CollectedBytes, Writers};
 use crate::backend::BackendErrorKind;
 use crate::context::Context;
 use crate::hint::Failure;
-use crate::id::PackId;
+use crate::id::{ChunkId, PackId};
 use crate::report::Event;
 
 /// What became of damaged packs.
@@ -104,7 +104,8 @@ impl Repo {
 
     /// Copies every chunk that can be read in these packs and is in no other.
     fn salvage(&self, condemned: &[PackId], ctx: &Context) -> Result<Salvaged, RepoError> {
-        let mut held = SeenChunks::default();
+        // What is whole, and what is not, but a difference to what is.
+        let (mut held, mut differences) = (SeenChunks::default(), SeenChunks::default());
         let mut records: BTreeMap<PackId, Vec<PackRecord>> = BTreeMap::new();
         self.each_indexed_pack(&mut |pack| {
             ctx.check_cancelled()?;
@@ -115,7 +116,9 @@ impl Repo {
                 }
             } else if !self.collections().condemns(pack.id) {
                 for chunk in pack.footer.blocks.iter().flat_map(|block| &block.chunks) {
-                    held.insert(chunk.id)?;
+                    if chunk.base.is_none() {
+                        held.insert(chunk.id)?;
+                    }
                 }
             }
             Ok(())
@@ -138,14 +141,36 @@ impl Repo {
                 })?,
             }
             for record in &*known {
-                copier.salvage_pack(record, &mut held, &mut salvaged.findings)?;
+                let mut choose =
+                    |chunk: &ChunkEntry| Ok(chunk.base.is_none() && !held.contains(&chunk.id)?);
+                let found = copier.salvage_pack(record, &mut choose, &mut salvaged.findings)?;
+                found.into_iter().try_for_each(|id| held.insert(id).map(drop))?;
             }
             ctx.report(Event::Progress { items: 1, bytes: *size });
+        }
+        // Now it is known which bases there are.
+        let is_readable = |chunk: &ChunkEntry, held: &SeenChunks| match chunk.base {
+            Some(base) => Ok::<_, RepoError>(held.contains(&base)? && !held.contains(&chunk.id)?),
+            None => Ok(false),
+        };
+        self.each_staying_chunk(ctx, &mut |chunk| {
+            if is_readable(chunk, &held)? {
+                differences.insert(chunk.id)?;
+            }
+            Ok(())
+        })?;
+        for record in condemned.iter().filter_map(|id| records.get(id)).flatten() {
+            let mut choose = |chunk: &ChunkEntry| {
+                Ok(is_readable(chunk, &held)? && !differences.contains(&chunk.id)?)
+            };
+            let found = copier.salvage_pack(record, &mut choose, &mut salvaged.findings)?;
+            found.into_iter().try_for_each(|id| differences.insert(id).map(drop))?;
         }
         salvaged.copied = copier.finish()?;
         for record in records.values().flatten() {
             for chunk in record.footer.blocks.iter().flat_map(|block| &block.chunks) {
-                salvaged.lost += u64::from(held.insert(chunk.id)?);
+                let is_lost = !differences.contains(&chunk.id)? && held.insert(chunk.id)?;
+                salvaged.lost += u64::from(is_lost);
             }
         }
         Ok(salvaged)
@@ -153,27 +178,24 @@ impl Repo {
 }
 
 impl Copier<'_> {
+    /// Copies what is chosen of a pack, as far as it can be read; says what that was.
     fn salvage_pack(
         &mut self,
         pack: &PackRecord,
-        held: &mut SeenChunks,
+        choose: &mut Choose<'_>,
         findings: &mut Vec<Finding>,
-    ) -> Result<(), RepoError> {
+    ) -> Result<Vec<ChunkId>, RepoError> {
         let mut decoder = Decoder::new().map_err(RepoError::Zstd)?;
+        let mut found = Vec::new();
         for (number, block) in (0..).zip(&pack.footer.blocks) {
-            let mut chosen = Vec::with_capacity(block.chunks.len());
-            for chunk in &block.chunks {
-                chosen.push(chunk.base.is_none() && !held.contains(&chunk.id)?);
-            }
+            let chosen = block.chunks.iter().map(&mut *choose).collect::<Result<Vec<_>, _>>()?;
             if !chosen.contains(&true) {
                 continue;
             }
             match self.salvage_block(pack, number, block, &chosen, &mut decoder) {
                 Ok(()) => {
-                    for (chunk, _) in block.chunks.iter().zip(chosen).filter(|(_, chosen)| *chosen)
-                    {
-                        held.insert(chunk.id)?;
-                    }
+                    let chosen = block.chunks.iter().zip(chosen).filter(|(_, chosen)| *chosen);
+                    found.extend(chosen.map(|(chunk, _)| chunk.id));
                 }
                 Err(error) => {
                     let problem = is_lost(error)?;
@@ -182,7 +204,7 @@ impl Copier<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     fn salvage_block(
@@ -205,7 +227,10 @@ impl Copier<'_> {
 /// What is wrong with what was read; an error, if it could not be read now.
 fn is_lost(error: RepoError) -> Result<String, RepoError> {
     match &error {
-        RepoError::Open(_) | RepoError::Format(_) => Ok(error.to_string()),
+        RepoError::Open(_)
+        | RepoError::Format(_)
+        | RepoError::ChunkMissing { .. }
+        | RepoError::ChunkDamaged { .. } => Ok(error.to_string()),
         RepoError::Backend(cause)
             if matches!(cause.cause(), BackendErrorKind::Damaged | BackendErrorKind::NotFound) =>
         {

@@ -1,21 +1,24 @@
 //! A block: chunks compressed together.
 //!
 //! ```text
-//! 0  u8   codec: 0 stored, 1 zstd, 2 zstd with a base chunk as prefix (reserved)
+//! 0  u8   codec: 0 stored, 1 zstd; 2 see `difference`
 //! 1  u32  length of the chunks together
 //! 5  …    their bytes, encoded
 //! ```
 
 use std::io;
 
-use super::FormatError;
+use zstd::zstd_safe::{DCtx, get_error_name};
+
 use super::config::Zstd;
 use super::cursor::Cursor;
+use super::{FormatError, difference};
 
 const WHAT: &str = "block";
 const STORED: u8 = 0;
 const ZSTD: u8 = 1;
-const HEADER: usize = 5;
+/// Length of the header in bytes.
+pub(super) const HEADER: usize = 5;
 /// What compression must save to be kept, as a part of the whole.
 const NOTICEABLE: usize = 64;
 
@@ -87,14 +90,15 @@ fn begin(codec: u8, chunks: &[u8], room: usize) -> Result<Vec<u8>, FormatError> 
 /// Decodes blocks, one after the other, into one buffer.
 #[expect(missing_debug_implementations, reason = "a decompressor has nothing to show")]
 pub struct Decoder {
-    zstd: zstd::bulk::Decompressor<'static>,
+    pub(super) zstd: DCtx<'static>,
     chunks: Vec<u8>,
 }
 
 impl Decoder {
     /// A decoder whose buffer grows with the blocks.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { zstd: zstd::bulk::Decompressor::new()?, chunks: Vec::new() })
+        let zstd = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { zstd, chunks: Vec::new() })
     }
 
     /// The chunks in a block, one after the other.
@@ -113,11 +117,11 @@ impl Decoder {
                 self.chunks.clear();
                 self.chunks.reserve_exact(length);
                 self.zstd
-                    .decompress_to_buffer(payload, &mut self.chunks)
-                    .map_err(|error| bad(error.to_string()))?;
+                    .decompress(&mut self.chunks, payload)
+                    .map_err(|code| bad(get_error_name(code).to_owned()))?;
                 self.chunks.as_slice()
             }
-            2 => return Err(bad("it needs the delta codec of a later version".to_owned())),
+            difference::CODEC => return Err(bad("its chunks are differences".to_owned())),
             other => return Err(bad(format!("codec {other} is unknown"))),
         };
         if chunks.len() == length {

@@ -2,14 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FormatError, VERSION, codec};
+use super::{FormatError, codec};
 use crate::id::RepoId;
 use crate::time::Timestamp;
+
+/// Version of a repository in which every chunk is stored whole.
+const WHOLE: u8 = 1;
+/// Version of one in which chunks may be stored as differences to others, and which a program that
+/// cannot read those refuses.
+const DIFFERENCES: u8 = 2;
 
 /// What every reader and writer of a repository must agree on. Stored sealed as `config`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// Version of the repository's format.
+    /// Version of the repository's format: 1, or 2 where chunks may be stored as differences.
     pub version: u8,
     /// Which repository it is: part of everything that is sealed.
     pub id: RepoId,
@@ -84,7 +90,7 @@ impl Config {
     pub fn new(id: RepoId, created: Timestamp) -> Self {
         let zstd = Zstd { level: 3, hash_log: 16, chain_log: 15, min_match: 5, dfast: true };
         Self {
-            version: VERSION,
+            version: DIFFERENCES,
             id,
             created,
             chunking: Chunking { whole: 512 << 10, min: 128 << 10, avg: 256 << 10, max: 1 << 20 },
@@ -92,6 +98,11 @@ impl Config {
             data: Gathering { block: 1 << 20, pack: 16 << 20, zstd },
             nodes: Gathering { block: 64 << 10, pack: 16 << 20, zstd },
         }
+    }
+
+    /// Whether chunks may be stored as differences to others.
+    pub const fn allows_differences(&self) -> bool {
+        self.version >= DIFFERENCES
     }
 
     /// The bytes that are sealed.
@@ -106,7 +117,7 @@ impl Config {
         let config: Self = codec::decode(what, bytes)?;
         let bad = |reason: &str| Err(FormatError { what, reason: reason.to_owned() });
         let Chunking { whole, min, avg, max } = config.chunking;
-        if config.version != VERSION {
+        if ![WHOLE, DIFFERENCES].contains(&config.version) {
             return bad("it was written by another version of coeval");
         }
         if !(64 <= min && min <= avg && avg <= max && max <= 16 << 20 && whole <= 16 << 20) {

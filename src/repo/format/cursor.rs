@@ -66,6 +66,19 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// So many bytes.
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], FormatError> {
+        let (head, rest) =
+            self.rest.split_at_checked(count).ok_or_else(|| self.bad("it ends too early"))?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    /// Whether everything has been read.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// All that is left.
     pub(super) fn rest(self) -> &'a [u8] {
         self.rest

@@ -10,6 +10,7 @@ pub mod codec;
 pub mod collection;
 pub mod config;
 mod cursor;
+pub mod difference;
 pub mod pack;
 pub mod segment;
 

@@ -2,7 +2,7 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
-use super::place::{Location, PackInfo, locations};
+use super::place::{Difference, Location, PackInfo, locations};
 use super::store::Store;
 use super::{Taken, View};
 use crate::id::{ChunkId, SegmentId};
@@ -24,6 +24,7 @@ pub(in crate::repo) struct Intake<'v> {
     store: &'v Store,
     view: &'v View,
     chunks: Vec<(ChunkId, Location)>,
+    differences: Vec<(ChunkId, Difference)>,
     packs: Vec<(u32, PackInfo)>,
     segments: Vec<SegmentId>,
     /// Chunks to a run.
@@ -34,8 +35,9 @@ pub(in crate::repo) struct Intake<'v> {
 
 impl<'v> Intake<'v> {
     pub(super) fn new(taken: MutexGuard<'v, Taken>, store: &'v Store, view: &'v View) -> Self {
-        let (chunks, packs, segments) = (Vec::new(), Vec::new(), Vec::new());
-        Self { taken, store, view, chunks, packs, segments, run: RUN, runs: 0 }
+        let (chunks, differences) = (Vec::new(), Vec::new());
+        let (packs, segments) = (Vec::new(), Vec::new());
+        Self { taken, store, view, chunks, differences, packs, segments, run: RUN, runs: 0 }
     }
 
     /// Whether a segment has been taken in before.
@@ -61,8 +63,15 @@ impl<'v> Intake<'v> {
                 condemned.write().unwrap_or_else(PoisonError::into_inner).insert(number);
             }
             self.packs.push((number, PackInfo::of(pack)));
-            self.chunks.extend(locations(number, pack));
-            if self.chunks.len() >= self.run {
+            for (chunk, location) in locations(number, pack) {
+                match chunk.base {
+                    None => self.chunks.push((chunk.id, location)),
+                    Some(base) => {
+                        self.differences.push((chunk.id, Difference { location, base }));
+                    }
+                }
+            }
+            if self.chunks.len() + self.differences.len() >= self.run {
                 self.write()?;
             }
         }
@@ -78,11 +87,12 @@ impl<'v> Intake<'v> {
 
     fn write(&mut self) -> Result<(), RepoError> {
         if self.chunks.len() <= FEW {
-            self.store.write(&self.packs, &self.chunks, &self.segments)?;
+            let news = (&self.chunks[..], &self.differences[..]);
+            self.store.write(&self.packs, news, &self.segments)?;
         } else {
             // Packs first, and durable: a crash must leave no chunk that points at a number
             // which is given to another pack later.
-            self.store.write(&self.packs, &[], &[])?;
+            self.store.write(&self.packs, (&[], &[]), &[])?;
             self.store.flush()?;
             if self.runs == 1 {
                 self.store.merge_when_asked()?;
@@ -90,7 +100,7 @@ impl<'v> Intake<'v> {
             self.chunks.sort_unstable_by_key(|(id, _)| *id);
             self.chunks.dedup_by_key(|(id, _)| *id);
             self.store.ingest(&self.chunks)?;
-            self.store.write(&[], &[], &self.segments)?;
+            self.store.write(&[], (&[], &self.differences), &self.segments)?;
             self.runs += 1;
             if self.runs == RUNS {
                 self.merge()?;
@@ -98,6 +108,7 @@ impl<'v> Intake<'v> {
         }
         self.packs.clear();
         self.chunks.clear();
+        self.differences.clear();
         self.taken.segments.extend(self.segments.drain(..));
         Ok(())
     }

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use intake::Intake;
-pub(super) use place::{Location, PackInfo};
+use place::Difference;
+pub(super) use place::{Found, Location, PackInfo};
 pub(super) use store::Store;
 
 use super::error::RepoError;
@@ -131,8 +132,19 @@ impl View {
         intake.finish()
     }
 
-    /// Where a chunk is, if this view knows it.
-    pub(super) fn locate(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
+    /// Where a chunk can be read, if this view knows it; whole, if there is a choice.
+    pub(super) fn locate(&self, id: &ChunkId) -> Result<Option<Found>, RepoError> {
+        if let Some(location) = self.locate_whole(id)? {
+            return Ok(Some(Found { location, base: None }));
+        }
+        let Some(Difference { location, base }) = self.locate_difference(id)? else {
+            return Ok(None);
+        };
+        let whole = self.locate_whole(&base)?;
+        Ok(whole.map(|whole| Found { location, base: Some((base, whole)) }))
+    }
+
+    fn locate_whole(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
         for store in self.stores() {
             if let Some(location) = store.locate(id)?.filter(|found| self.is_valid(*found)) {
                 return Ok(Some(location));
@@ -141,11 +153,38 @@ impl View {
         Ok(None)
     }
 
-    /// The same for a chunk that something new will refer to: none in a pack that is about to be
-    /// removed.
-    pub(super) fn locate_lasting(&self, id: &ChunkId) -> Result<Option<Location>, RepoError> {
+    fn locate_difference(&self, id: &ChunkId) -> Result<Option<Difference>, RepoError> {
+        for store in self.stores() {
+            let difference = store.locate_difference(id)?;
+            if let Some(found) = difference.filter(|found| self.is_valid(found.location)) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether something new may refer to a chunk: neither it nor its base is in a pack that is
+    /// about to be removed. (If no snapshot needs a difference, no collection keeps its base.)
+    pub(super) fn lasts(&self, id: &ChunkId) -> Result<bool, RepoError> {
         let condemned = self.condemned.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.locate(id)?.filter(|location| !condemned.contains(&location.pack)))
+        Ok(self.locate(id)?.is_some_and(|Found { location, base }| {
+            !condemned.contains(&location.pack)
+                && base.is_none_or(|(_, whole)| !condemned.contains(&whole.pack))
+        }))
+    }
+
+    /// What the successor of a chunk can be a difference to: the chunk itself if it is whole, or
+    /// else its base; so that there is only ever one step. Not in a pack that is about to be
+    /// removed.
+    pub(super) fn base_after(
+        &self,
+        predecessor: &ChunkId,
+    ) -> Result<Option<(ChunkId, Location)>, RepoError> {
+        let condemned = self.condemned.read().unwrap_or_else(PoisonError::into_inner);
+        let whole = self
+            .locate(predecessor)?
+            .map(|Found { location, base }| base.unwrap_or((*predecessor, location)));
+        Ok(whole.filter(|(_, whole)| !condemned.contains(&whole.pack)))
     }
 
     fn is_valid(&self, location: Location) -> bool {
@@ -241,16 +280,46 @@ impl View {
         Ok(())
     }
 
-    /// Where chunks are, those that this view knows, in the order of `ids`. Best for hundreds at a
-    /// time: they share the cost of asking, and wait for the disk together.
-    pub(super) fn locate_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>, RepoError> {
+    /// Where chunks can be read, those that this view knows, in the order of `ids`. Best for
+    /// hundreds at a time: they share the cost of asking, and wait for the disk together.
+    pub(super) fn locate_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Found>>, RepoError> {
+        let whole = self.ask(ids, Store::locate_sorted, |location| *location)?;
+        let mut found: Vec<Option<Found>> =
+            whole.into_iter().map(|at| at.map(|location| Found { location, base: None })).collect();
+        let absent: Vec<usize> = (0..ids.len()).filter(|at| found[*at].is_none()).collect();
+        if absent.is_empty() {
+            return Ok(found);
+        }
+        let sought: Vec<ChunkId> = absent.iter().map(|at| ids[*at]).collect();
+        let differences =
+            self.ask(&sought, Store::locate_differences_sorted, |found| found.location)?;
+        let differences: Vec<(usize, Difference)> =
+            absent.into_iter().zip(differences).filter_map(|(at, d)| Some((at, d?))).collect();
+        let mut bases: Vec<ChunkId> = differences.iter().map(|(_, found)| found.base).collect();
+        bases.sort_unstable();
+        bases.dedup();
+        let places = self.ask(&bases, Store::locate_sorted, |location| *location)?;
+        for (at, Difference { location, base }) in differences {
+            let place = bases.binary_search(&base).ok().and_then(|place| places[place]);
+            found[at] = place.map(|place| Found { location, base: Some((base, place)) });
+        }
+        Ok(found)
+    }
+
+    /// Asks the stores for the same of many chunks.
+    fn ask<T: Copy + Send>(
+        &self,
+        ids: &[ChunkId],
+        look: Look<T>,
+        location: impl Fn(&T) -> Location,
+    ) -> Result<Vec<Option<T>>, RepoError> {
         let mut found = vec![None; ids.len()];
         let mut sought: Vec<(ChunkId, usize)> = ids.iter().copied().zip(0..).collect();
         sought.sort_unstable();
         for store in self.stores() {
             for some in sought.chunks(THREADS * BATCH) {
-                for ((_, at), location) in some.iter().zip(locate_sorted(store, some)?) {
-                    found[*at] = location.filter(|found| self.is_valid(*found));
+                for ((_, at), there) in some.iter().zip(locate_sorted(store, some, look)?) {
+                    found[*at] = there.filter(|there| self.is_valid(location(there)));
                 }
             }
             sought.retain(|(_, at)| found[*at].is_none());
@@ -274,12 +343,19 @@ impl View {
     }
 }
 
+/// Looks up a batch of chunks in one store.
+type Look<T> = fn(&Store, &[ChunkId]) -> Result<Vec<Option<T>>, RepoError>;
+
 /// Looks up to [`THREADS`] batches up at once.
-fn locate_sorted(
+fn locate_sorted<T: Send>(
     store: &Store,
     sought: &[(ChunkId, usize)],
-) -> Result<Vec<Option<Location>>, RepoError> {
-    let look = |batch: &[(ChunkId, usize)]| store.locate_sorted(batch.iter().map(|(id, _)| id));
+    look: Look<T>,
+) -> Result<Vec<Option<T>>, RepoError> {
+    let look = |batch: &[(ChunkId, usize)]| {
+        let ids: Vec<ChunkId> = batch.iter().map(|(id, _)| *id).collect();
+        look(store, &ids)
+    };
     std::thread::scope(|scope| {
         let mut batches = sought.chunks(BATCH);
         let own = batches.next().unwrap_or_default();

@@ -2,6 +2,7 @@
 //! own: no other program reads them, and a change of them costs one rebuild of the view.
 
 use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::repo::format::pack::ChunkEntry;
 use crate::repo::format::segment::PackRecord;
 
 /// Where a chunk is.
@@ -19,6 +20,21 @@ pub(in crate::repo) struct Location {
     pub(in crate::repo) inner: u32,
     /// The chunk's length.
     pub(in crate::repo) size: u32,
+}
+
+/// Where a chunk is that is stored as a difference, and to which other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Difference {
+    pub(super) location: Location,
+    pub(super) base: ChunkId,
+}
+
+/// Where a chunk can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::repo) struct Found {
+    pub(in crate::repo) location: Location,
+    /// The chunk that it is a difference to, and where that one is whole.
+    pub(in crate::repo) base: Option<(ChunkId, Location)>,
 }
 
 /// What must be known of a pack to read a block from it.
@@ -71,6 +87,19 @@ impl Location {
     }
 }
 
+impl Difference {
+    /// Appends the base and the location.
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        out.extend(self.base.as_bytes());
+        self.location.write(out);
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let (base, location) = bytes.split_first_chunk()?;
+        Some(Self { location: Location::read(location)?, base: ChunkId::new(*base) })
+    }
+}
+
 impl PackInfo {
     pub(super) const LEN: usize = 60;
 
@@ -100,31 +129,28 @@ impl PackInfo {
     }
 }
 
-/// Every chunk of a pack with its place. Chunks stored as a difference to a base belong to the
-/// delta codec of a later version and are passed over: what cannot be read is not there.
+/// Every chunk of a pack with its place.
 pub(super) fn locations(
     number: u32,
     pack: &PackRecord,
-) -> impl Iterator<Item = (ChunkId, Location)> {
+) -> impl Iterator<Item = (&ChunkEntry, Location)> {
     (0..=u16::MAX).zip(&pack.footer.blocks).flat_map(move |(block, entry)| {
         let starts = entry.chunks.iter().scan(0, |next, chunk| {
             let start = *next;
             *next += chunk.length;
             Some(start)
         });
-        entry.chunks.iter().zip(starts).filter(|(chunk, _)| chunk.base.is_none()).map(
-            move |(chunk, inner)| {
-                let location = Location {
-                    pack: number,
-                    block,
-                    offset: entry.offset,
-                    length: entry.length,
-                    inner,
-                    size: chunk.length,
-                };
-                (chunk.id, location)
-            },
-        )
+        entry.chunks.iter().zip(starts).map(move |(chunk, inner)| {
+            let location = Location {
+                pack: number,
+                block,
+                offset: entry.offset,
+                length: entry.length,
+                inner,
+                size: chunk.length,
+            };
+            (chunk, location)
+        })
     })
 }
 
@@ -142,6 +168,10 @@ mod tests {
             let mut bytes = Vec::new();
             location.write(&mut bytes);
             prop_assert_eq!(Location::read(&bytes), Some(location));
+            let difference = Difference { location, base: ChunkId::new([7; 32]) };
+            let mut based = Vec::new();
+            difference.write(&mut based);
+            prop_assert_eq!(Difference::read(&based), Some(difference));
             for end in 0..bytes.len() {
                 prop_assert_eq!(Location::read(&bytes[..end]), None);
             }
@@ -149,7 +179,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_a_location_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = Location::read(&bytes);
+            let _ = (Location::read(&bytes), Difference::read(&bytes));
         }
     }
 }

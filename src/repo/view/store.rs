@@ -16,17 +16,19 @@ use rocksdb::{
 };
 use tempfile::TempDir;
 
-use super::place::{Location, PackInfo};
+use super::place::{Difference, Location, PackInfo};
 use crate::id::{ChunkId, PackId, SegmentId};
 use crate::repo::error::RepoError;
 
 /// Where chunks are. The name changes with the form of the values: a database of another form is
 /// begun anew.
 const CHUNKS: &str = "locations";
+/// Where chunks are that are stored as differences.
+const DIFFERENCES: &str = "differences";
 const PACKS: &str = "packs";
 const SEGMENTS: &str = "segments";
 const STATE: &str = "state";
-const FAMILIES: [&str; 4] = [CHUNKS, PACKS, SEGMENTS, STATE];
+const FAMILIES: [&str; 5] = [CHUNKS, DIFFERENCES, PACKS, SEGMENTS, STATE];
 /// The one key of the state: the last collection whose packs are left out, and the first number of
 /// a pack that counts.
 const BURIED: &[u8] = b"buried";
@@ -47,6 +49,9 @@ const CACHE_MOST: usize = 192 << 20;
 
 /// The name of a file that says that the database was found to be damaged.
 const DAMAGED: &str = "damaged";
+
+/// Chunks that are whole, and those that are differences.
+pub(super) type News<'a> = (&'a [(ChunkId, Location)], &'a [(ChunkId, Difference)]);
 
 /// A database with chunks, packs and the segments they came from.
 pub(in crate::repo) struct Store {
@@ -145,14 +150,37 @@ impl Store {
         self.read(value, |bytes| Location::read(bytes))
     }
 
+    /// Where a chunk is as a difference.
+    pub(super) fn locate_difference(&self, id: &ChunkId) -> Result<Option<Difference>, RepoError> {
+        let value = self.db.get_pinned_cf(self.family(DIFFERENCES), id.as_bytes());
+        self.read(value, |bytes| Difference::read(bytes))
+    }
+
     /// Where chunks are whose ids are given in their order.
-    pub(super) fn locate_sorted<'a>(
+    pub(super) fn locate_sorted(
         &self,
-        ids: impl Iterator<Item = &'a ChunkId>,
+        ids: &[ChunkId],
     ) -> Result<Vec<Option<Location>>, RepoError> {
-        let values =
-            self.db.batched_multi_get_cf(self.family(CHUNKS), ids.map(ChunkId::as_bytes), true);
-        values.into_iter().map(|value| self.read(value, |bytes| Location::read(bytes))).collect()
+        self.get_sorted(CHUNKS, ids, Location::read)
+    }
+
+    /// Where they are as differences.
+    pub(super) fn locate_differences_sorted(
+        &self,
+        ids: &[ChunkId],
+    ) -> Result<Vec<Option<Difference>>, RepoError> {
+        self.get_sorted(DIFFERENCES, ids, Difference::read)
+    }
+
+    fn get_sorted<T>(
+        &self,
+        family: &'static str,
+        ids: &[ChunkId],
+        decode: fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<Option<T>>, RepoError> {
+        let ids = ids.iter().map(ChunkId::as_bytes);
+        let values = self.db.batched_multi_get_cf(self.family(family), ids, true);
+        values.into_iter().map(|value| self.read(value, |bytes| decode(bytes))).collect()
     }
 
     pub(super) fn pack(&self, number: u32) -> Result<PackInfo, RepoError> {
@@ -239,7 +267,7 @@ impl Store {
     pub(super) fn write(
         &self,
         packs: &[(u32, PackInfo)],
-        chunks: &[(ChunkId, Location)],
+        (chunks, differences): News<'_>,
         segments: &[SegmentId],
     ) -> Result<(), RepoError> {
         let mut batch = WriteBatch::default();
@@ -251,6 +279,11 @@ impl Store {
             value.clear();
             location.write(&mut value);
             batch.put_cf(self.family(CHUNKS), id.as_bytes(), &value);
+        }
+        for (id, difference) in differences {
+            value.clear();
+            difference.write(&mut value);
+            batch.put_cf(self.family(DIFFERENCES), id.as_bytes(), &value);
         }
         for id in segments {
             batch.put_cf(self.family(SEGMENTS), id.as_bytes(), []);
@@ -350,7 +383,7 @@ fn family_options(family: &str, cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_compression_type(rocksdb::DBCompressionType::None);
     options.set_write_buffer_size(1 << 20);
-    if family == CHUNKS {
+    if [CHUNKS, DIFFERENCES].contains(&family) {
         table.set_ribbon_filter(10.0);
         table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         table.set_partition_filters(true);

@@ -45,6 +45,7 @@ fn compare(view: &View, model: &HashMap<u32, u8>) {
     let together = view.locate_many(&ids).expect("a look-up");
     for ((number, id), found) in numbers.iter().zip(&ids).zip(&together) {
         assert_eq!(view.locate(id).expect("a look-up"), *found);
+        let found = found.map(|found| found.location);
         let pack = found.map(|found| view.pack(found.pack).expect("its pack"));
         assert_eq!(pack.map(|pack| pack.id.session.as_bytes()[0]), model.get(number).copied());
         assert_eq!(found.map(|found| found.size), model.get(number).map(|_| number % 100));

@@ -1,5 +1,6 @@
 //! The promises of trees, over chunks in memory.
 
+mod after;
 mod compare;
 mod streams;
 
@@ -24,7 +25,7 @@ struct Counted {
     chunks: MemoryChunks,
     reads: AtomicUsize,
     writes: AtomicUsize,
-    /// Chunks that turned out to be those that they might be.
+    /// Chunks of content that turned out to be those that they might be.
     known: AtomicUsize,
 }
 
@@ -52,14 +53,15 @@ impl ChunkWriter for Counted {
         self.chunks.write_chunk(class, bytes)
     }
 
-    fn write_known_chunk(
+    fn write_successor(
         &self,
         class: Class,
         bytes: &[u8],
         known: Option<ChunkId>,
     ) -> Result<ChunkId, RepoError> {
         let id = self.write_chunk(class, bytes)?;
-        self.known.fetch_add(usize::from(known == Some(id)), Ordering::Relaxed);
+        let is_known = class == Class::Data && known == Some(id);
+        self.known.fetch_add(usize::from(is_known), Ordering::Relaxed);
         Ok(id)
     }
 }
