@@ -91,7 +91,8 @@ mod tests {
                 "e4eb6876dd7d8724",
                 "6a49c44594c3ffda",
                 "239daf130d1af1f7",
-                "bb598fcbfb3f063d"
+                "bb598fcbfb3f063d",
+                "88b379b4dd885b2f"
             ]
         );
     }

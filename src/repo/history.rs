@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+
 use super::check::Finding;
 use super::error::RepoError;
 use super::format::name;
@@ -56,9 +58,11 @@ impl Repo {
         &self,
         ids: impl Iterator<Item = &'a SnapshotId>,
     ) -> Result<History, RepoError> {
+        let ids: Vec<&SnapshotId> = ids.collect();
+        let read: Vec<_> = ids.par_iter().map(|id| self.read_snapshots(&[**id])).collect();
         let mut history = History::default();
-        for id in ids {
-            match self.read_snapshots(&[*id]) {
+        for (id, read) in ids.into_iter().zip(read) {
+            match read {
                 Ok(read) => history.snapshots.extend(read),
                 Err(error @ (RepoError::Open(_) | RepoError::Format(_))) => {
                     history.unreadable.insert(*id, error.to_string());

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
+
 use crate::context::Context;
 use crate::hint::{ErrorKind, Failure, Hint};
 use crate::id::SnapshotId;
@@ -73,9 +75,11 @@ impl Timeline {
 
     fn of(history: History) -> Self {
         let History { snapshots: stored, mut unreadable, mut findings } = history;
-        let mut snapshots = Vec::with_capacity(stored.len());
-        for StoredSnapshot { id, manifest } in stored {
-            match Manifest::decode(&manifest) {
+        let decode = |stored: StoredSnapshot| (stored.id, Manifest::decode(&stored.manifest));
+        let decoded: Vec<_> = stored.into_par_iter().map(decode).collect();
+        let mut snapshots = Vec::with_capacity(decoded.len());
+        for (id, manifest) in decoded {
+            match manifest {
                 Ok(manifest) => snapshots.push((id, manifest)),
                 Err(error) => drop(unreadable.insert(id, error.to_string())),
             }
