@@ -141,9 +141,11 @@ fn replaced_collections_lose_nothing() {
     holds("replaced", &replaced(), 2_000_000);
 }
 
-/// What is too much to explore is gone through at random, from the beginning to the end.
+/// What is too much to explore is gone through at random, from the beginning to the end, or as far
+/// as it takes all others to end: a snapshot may be unreadable and readable again for ever.
 #[test]
 fn everything_at_once_loses_nothing_at_random() {
+    const STEPS: usize = 400;
     let with = With {
         parent: true,
         delta: true,
@@ -162,7 +164,7 @@ fn everything_at_once_loses_nothing_at_random() {
     for _ in 0..10_000 * scale() {
         let mut state = world.init_states().remove(0);
         taken.clear();
-        loop {
+        while taken.len() < STEPS {
             actions.clear();
             world.actions(&state, &mut actions);
             let next = std::iter::repeat_with(|| {
