@@ -287,7 +287,7 @@ fn a_lost_part_of_a_table_is_named_by_its_keys_and_the_other_records_stay() {
     let said = lines(&text(&repaired.stdout));
     let lost: Vec<_> = said.iter().filter(|line| line["message_type"] == "lost").collect();
     assert!(lost.iter().all(|line| line["path"] == "/database/main/users"), "{lost:?}");
-    assert!(lost[0]["problem"].as_str().expect("a text").contains(" after /database/main/users/"));
+    assert!(lost[0]["problem"].as_str().expect("a text").contains(" up to /database/main/users/"));
     let count: u64 = lost.iter().map(|line| line["entries"].as_u64().expect("a number")).sum();
     assert!((1..29_000).contains(&count), "{count}");
     world.ok(&["check", "--read-data"]);

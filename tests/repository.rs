@@ -302,7 +302,9 @@ fn every_flipped_byte_is_found() {
     let mut small: Vec<_> = chunks(5).into_iter().filter(|(_, b)| b.len() < 6_000).collect();
     small.truncate(7);
     // Every byte costs a check.
-    small.iter_mut().for_each(|(_, bytes)| bytes.truncate(700));
+    for (_, bytes) in &mut small {
+        bytes.truncate(700);
+    }
     let ids = store(&world.open(), &small);
     let noise = small.iter().zip(ids).find(|((_, bytes), _)| bytes.len() == 700);
     let ((class, mut changed), id) = noise.map(|(c, id)| (c.clone(), id)).expect("one of them");

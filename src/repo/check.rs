@@ -261,7 +261,7 @@ impl Repo {
             checked.find(name, &"the index describes it differently");
         } else if read == ReadData::Everything {
             checked.bytes = size;
-            if let Err(error) = self.check_blocks(&name, &record, indexed.is_some(), checked) {
+            if let Err(error) = self.check_blocks(&name, &record, indexed, checked) {
                 checked.damaged.extend(chunk_ids(&record.footer));
                 checked.find(name, &error);
             }
@@ -274,7 +274,7 @@ impl Repo {
         &self,
         name: &str,
         record: &PackRecord,
-        is_indexed: bool,
+        indexed: Option<&PackRecord>,
         checked: &mut Checked,
     ) -> Result<(), RepoError> {
         let read = |range: Range<u64>| Ok::<_, RepoError>(self.backend.get_range(name, range)?);
@@ -296,8 +296,13 @@ impl Repo {
                 let problem = match sealed {
                     None => Some("it lies beyond the end".to_owned()),
                     Some(sealed) => self
-                        .check_block(&opener, &mut decoder, number, sealed, entry, is_indexed)
+                        .check_block(&opener, &mut decoder, number, sealed, entry)
                         .err()
+                        // The bases of what an interrupted session left may be collected by now,
+                        // or come later to a second place; and nobody refers to it.
+                        .filter(|error| {
+                            indexed.is_some() || !matches!(error, RepoError::ChunkMissing { .. })
+                        })
                         .map(|error| error.to_string()),
                 };
                 if let Some(problem) = problem {
@@ -323,7 +328,6 @@ impl Repo {
         number: u32,
         sealed: &[u8],
         entry: &BlockEntry,
-        is_indexed: bool,
     ) -> Result<(), RepoError> {
         let opened = opener.open(number, Part::Block as u8, sealed.to_vec())?;
         let wrong = |reason: &str| FormatError { what: "block", reason: reason.to_owned() };
@@ -331,12 +335,7 @@ impl Repo {
             let mut chunks = entry.chunks.iter();
             for frame in frames(&opened)? {
                 let chunk = chunks.next().ok_or_else(|| wrong("it is longer than its chunks"))?;
-                match self.verify_difference(chunk, frame?, decoder) {
-                    // What an interrupted session left refers to what may be collected, or come
-                    // later to a second place; and nobody refers to it.
-                    Err(RepoError::ChunkMissing { .. }) if !is_indexed => {}
-                    verified => verified?,
-                }
+                self.verify_difference(chunk, frame?, decoder)?;
             }
             return match chunks.next() {
                 None => Ok(()),
