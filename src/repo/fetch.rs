@@ -114,7 +114,14 @@ impl Repo {
                 }
                 // Evicted since it was looked for.
                 None => self.sealed(&pack, location),
-            })?;
+            });
+            let block = match block {
+                Err(RepoError::PackGone { .. }) => {
+                    self.fetch_singly(chunks, each)?;
+                    continue;
+                }
+                block => block?,
+            };
             for chunk in chunks {
                 let Some((base, difference)) = chunk.difference else {
                     each(chunk.index, self.chunk(chunk.id, &pack, chunk.location, &block)?)?;

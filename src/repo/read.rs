@@ -19,6 +19,9 @@ use crate::id::ChunkId;
 /// Bytes of decoded blocks that are kept, since the chunks of a block are read one after another.
 const CACHE_BYTES: u64 = 48 << 20;
 
+/// How often the index is read anew for a chunk whose packs go while it is read.
+const LOOKS: usize = 8;
+
 /// Decoded blocks, by pack and block number; blocks of differences as they are.
 pub(super) type BlockCache = quick_cache::sync::Cache<(u32, u16), Bytes, BlockWeight>;
 
@@ -64,15 +67,16 @@ pub(super) fn block_cache() -> BlockCache {
 
 impl ChunkReader for Repo {
     fn read_chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError> {
-        match self.read_found(id, self.locate(id)?) {
-            // Its pack, or that of its base, may have been repacked since this host last looked:
-            // look again, once for each.
-            Err(RepoError::PackGone { .. }) => match self.read_again(id) {
-                Err(RepoError::PackGone { .. }) => self.read_again(id),
-                result => result,
-            },
-            result => result,
+        let mut read = self.read_found(id, self.locate(id)?);
+        // Its pack, or that of its base, may have been repacked since this host last looked, and
+        // again while it looks. A pack that is gone is not looked into twice.
+        for _ in 0..LOOKS {
+            if !matches!(read, Err(RepoError::PackGone { .. })) {
+                break;
+            }
+            read = self.read_again(id);
         }
+        read
     }
 
     fn names(&self, id: &ChunkId, bytes: &[u8]) -> bool {
