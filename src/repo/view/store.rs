@@ -86,7 +86,9 @@ impl Store {
             Err(_held_by_another) => {}
         }
         let cache = cache();
-        let (options, families) = options(&cache);
+        let (mut options, families) = options(&cache);
+        // All of them now: who writes removes files that it has merged, and one that is open stays.
+        options.set_max_open_files(-1);
         let db = DB::open_cf_descriptors_read_only(&options, directory, families, false).ok()?;
         let store =
             Self { db, cache, directory: directory.into(), writable: false, temporary: None };
