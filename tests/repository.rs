@@ -200,8 +200,11 @@ fn what_depends_on_a_lost_base_is_named_and_stored_again() {
     let repo = world.open();
     let checked = repo.check_objects(ReadData::Structure, &Context::new()).expect("a check");
     assert!(second.iter().all(|id| checked.damaged.contains(id)));
-    let error = repo.read_chunk(&second[0]).expect_err("its base is gone");
-    assert_eq!(error.kind(), ErrorKind::Damage, "{error}");
+    // The bases are in several packs; that one is gone shows where it is looked into.
+    for id in &second {
+        let error = repo.read_chunk(id).expect_err("its base is gone");
+        assert_eq!(error.kind(), ErrorKind::Damage, "{error}");
+    }
     assert_eq!(repo.contains_many(&second).expect("a look-up"), vec![false; second.len()]);
     let (again, stored) = succeed(&repo, &generation(1), &first);
     assert_eq!(again, second);
